@@ -1,0 +1,1 @@
+"""The torch-free runner that travels to devices: NumPy, the standard library and one runtime."""

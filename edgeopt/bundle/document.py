@@ -1,0 +1,212 @@
+"""The report as a document: what ``report.json`` holds and ``--json`` prints.
+
+Every figure is a ``Measurement``. The JSON Schema of this model is committed beside it (``report.schema.json``)
+and a test keeps the two equal; ``SCHEMA_VERSION`` goes up whenever a reader of the old form would break.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from edgeopt.core.events import Event
+from edgeopt.core.measurement import Measurement
+from edgeopt.core.spec import TensorSpec
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Candidate",
+    "ClassRow",
+    "DataSection",
+    "DeviceInfo",
+    "LayerRow",
+    "LimitRow",
+    "ModelSection",
+    "ParityRow",
+    "Report",
+    "SplitRow",
+    "StageRow",
+    "TargetSection",
+    "Verdict",
+]
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeviceInfo(_Frozen):
+    """What a figure was measured on. ``name`` is what ``Measurement.device`` repeats."""
+
+    name: str
+    cpu: str
+    arch: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_mib: int
+    system: str
+    conditions: dict[str, str]
+
+
+class ModelSection(_Frozen):
+    """The model as it came in."""
+
+    name: str
+    format: str
+    sha256: str
+    parameters: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class TargetSection(_Frozen):
+    """The target, and whether the device at hand may stand for it."""
+
+    name: str
+    title: str
+    measured_here: bool
+    reason: str
+
+
+class SplitRow(_Frozen):
+    """A split of the data: how many samples, how it came about."""
+
+    name: str
+    samples: int
+    how: str
+    fingerprint: str
+
+
+class DataSection(_Frozen):
+    """The data that calibrated and judged the model."""
+
+    name: str
+    task: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    splits: tuple[SplitRow, ...]
+
+
+class StageRow(_Frozen):
+    """A stage of the run; ``cached``: its result was found, not made."""
+
+    name: str
+    wall: Measurement
+    cached: bool
+
+
+class ParityRow(_Frozen):
+    """How far a stage's outputs are from the FP32 PyTorch outputs on the same inputs."""
+
+    stage: str
+    against: str
+    figures: tuple[Measurement, ...]
+    tolerance: str
+    passed: bool
+
+
+class LayerRow(_Frozen):
+    """One layer: what became of it (``int8``, ``float``), why, and its output's SQNR against FP32."""
+
+    name: str
+    op: str
+    precision: str
+    reason: str
+    sqnr: Measurement
+
+
+class ClassRow(_Frozen):
+    """Accuracy of one class, FP32 and this candidate, on the same samples."""
+
+    label: str
+    samples: int
+    accuracy: Measurement
+    drop: Measurement
+
+
+class Candidate(_Frozen):
+    """One engine that could be shipped, with everything measured about it.
+
+    Attributes:
+        id: ``onnxruntime-int8``.
+        role: ``reference`` for FP32 on the same runtime, else ``candidate``.
+        status: ``measured``; ``not_built`` (only the device can build it); ``not_measured``; ``failed``.
+        measurements: Figures by their names: ``accuracy_top1_pct``, ``drop_pp``, ``agreement_pct``,
+            ``latency_p50_ms``, ``latency_p90_ms``, ``latency_p95_ms``, ``latency_p99_ms``, ``latency_ratio``,
+            ``throughput_per_s`` (one per batch size, in conditions), ``cold_start_ms``, ``peak_memory_mib``,
+            ``size_mib``.
+        latency_ms: The raw samples.
+    """
+
+    id: str
+    runtime: str
+    runtime_version: str
+    precision: str
+    dialect: str
+    role: Literal["reference", "candidate"]
+    status: Literal["measured", "not_built", "not_measured", "failed"]
+    reason: str = ""
+    next_command: str | None = None
+    shipped: bool = False
+    measurements: tuple[Measurement, ...] = ()
+    latency_ms: tuple[float, ...] = ()
+    classes: tuple[ClassRow, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    def figure(self, name: str) -> Measurement | None:
+        """The measurement of that name (the first, where there are several), or None."""
+        return next((m for m in self.measurements if m.name == name), None)
+
+
+class LimitRow(_Frozen):
+    """One limit, the figure it judged, and the outcome."""
+
+    name: str
+    limit: float
+    figure: Measurement
+    status: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    message: str
+
+
+class Verdict(_Frozen):
+    """PASS: every interval lies inside its limit; FAIL: one lies outside; INCONCLUSIVE: one straddles."""
+
+    status: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    summary: str
+    limits: tuple[LimitRow, ...] = ()
+
+
+class Report(_Frozen):
+    """The whole story of one compile.
+
+    Attributes:
+        headline: The findings a reader must see first, the most important first.
+        verdict: Of the shipped candidate.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    edgeopt_version: str
+    created: str
+    command: str
+    seed: int
+    headline: tuple[str, ...]
+    model: ModelSection
+    target: TargetSection
+    recipe: dict[str, Any]
+    objective: str
+    data: DataSection | None
+    device: DeviceInfo
+    candidates: tuple[Candidate, ...]
+    verdict: Verdict
+    parity: tuple[ParityRow, ...]
+    layers: tuple[LayerRow, ...]
+    stages: tuple[StageRow, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def shipped(self) -> Candidate:
+        """The candidate whose engine is in the bundle."""
+        return next(c for c in self.candidates if c.shipped)

@@ -1,0 +1,1 @@
+"""Click only: parse, call one public function, render, return a code."""

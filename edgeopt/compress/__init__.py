@@ -1,0 +1,1 @@
+"""One optimization per file; imports torch."""

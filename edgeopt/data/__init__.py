@@ -1,0 +1,1 @@
+"""The dataset contract, its sources, its splits."""

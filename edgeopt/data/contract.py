@@ -1,0 +1,103 @@
+"""What every data source gives: disjoint splits of named arrays, read in batches, never all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+__all__ = ["Batch", "Dataset", "InputContract", "Source", "Split", "SplitName", "Task"]
+
+SplitName = Literal["train", "calibration", "tune", "test"]
+Task = Literal["classification", "unlabelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        inputs: One array [N, …] per model input, in the model's order.
+        labels: int64 [N] in [0, classes), or None where the data has none.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    labels: np.ndarray | None
+
+
+class Source(Protocol):
+    """Random access to samples that need not fit into memory."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """The samples at ``indices``, in that order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A part of a source that serves one purpose.
+
+    Attributes:
+        name: Its purpose.
+        source: Where its samples come from.
+        indices: int64 [N], which samples of the source.
+        how: One sentence for the manifest: given as such, or split off how, with which seed.
+        fingerprint: Sha256 over what the samples contain and their order.
+    """
+
+    name: SplitName
+    source: Source
+    indices: np.ndarray
+    how: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Read the first ``limit`` samples (all, where None) in batches of ``size``; the last may be smaller."""
+        count = len(self) if limit is None else min(limit, len(self))
+        for start in range(0, count, size):
+            yield self.source.read(self.indices[start : min(start + size, count)].tolist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputContract:
+    """What an input means, for whoever feeds the model on the device.
+
+    Attributes:
+        layout: ``NCHW``, ``NC``, … or None where unknown.
+        value_range: Smallest and largest value seen in the calibration data, after preprocessing.
+        mean: What was subtracted per channel, and ``std`` what it was divided by; None where the data came ready.
+    """
+
+    layout: str | None = None
+    value_range: tuple[float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    preprocessing: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Splits that are disjoint by construction.
+
+    Attributes:
+        name: As the report names it.
+        task: ``classification``: labels are class indices.
+        splits: At least ``calibration`` and ``test``; ``tune`` and ``train`` where there is enough.
+        classes: Class names, in label order; empty where unknown.
+        fingerprint: Sha256 over the splits' fingerprints.
+        contract: What the inputs mean.
+    """
+
+    name: str
+    task: Task
+    splits: Mapping[SplitName, Split]
+    fingerprint: str
+    classes: tuple[str, ...] = ()
+    contract: InputContract = field(default_factory=InputContract)

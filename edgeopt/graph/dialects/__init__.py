@@ -1,0 +1,1 @@
+"""How each runtime wants its Q/DQ written, one per file."""

@@ -1,0 +1,1 @@
+"""From a model file to a `TrainedModel`, never by blind unpickling."""

@@ -1,0 +1,144 @@
+"""How a model is optimized, as data: ordered steps, what they read, what they must hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+__all__ = ["Convert", "Export", "Limits", "Measure", "ParityLimits", "Quantize", "Recipe", "StepConfig"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Quantize(_Frozen):
+    """Post-training quantization to int8: per-channel symmetric weights, per-tensor activations.
+
+    Attributes:
+        observer: ``minmax`` (the whole range), ``percentile`` (clips outliers at ``percentile``), ``histogram``
+            (the range with the least squared error).
+        percentile: For ``percentile`` only: the two-sided fraction kept, in percent, e.g. 99.99.
+        bias_correction: Add the mean output error of each quantized layer to its bias.
+        calibration_samples: How many samples of the calibration split are read (all, where it has fewer).
+        batch_size: Samples per calibration batch.
+        skip: Shell patterns of layer names that stay in float.
+    """
+
+    precision: Literal["int8"]
+    observer: Literal["minmax", "percentile", "histogram"]
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    bias_correction: bool
+    calibration_samples: Annotated[int, Field(ge=1)] = 512
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    skip: tuple[str, ...] = ()
+
+
+class Convert(_Frozen):
+    """Conversion of the whole graph to another float type; inputs and outputs keep theirs.
+
+    Attributes:
+        dtype: The type of weights and activations.
+        keep_float32: ONNX op types that stay in float32.
+    """
+
+    dtype: Literal["float16"]
+    keep_float32: tuple[str, ...] = ()
+
+
+StepConfig = Quantize | Convert
+STEPS: dict[str, type[StepConfig]] = {"quantize": Quantize, "convert": Convert}
+
+
+class Export(_Frozen):
+    """The ONNX file. ``batch``: the batch that engines with a static shape are compiled for."""
+
+    dynamic_batch: bool = True
+    simplify: bool = True
+    batch: Annotated[int, Field(ge=1)] = 1
+
+
+class Measure(_Frozen):
+    """What is measured, and how long.
+
+    Attributes:
+        batch_sizes: Batches for throughput; latency is always at ``export.batch``.
+        threads: Threads of the runtime; null means all cores.
+        latency_samples: Timed inferences per engine, taken in interleaved blocks of ``block``.
+        warmup: Untimed inferences before the first block.
+    """
+
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
+    threads: Annotated[int, Field(ge=1)] | None = 1
+    latency_samples: Annotated[int, Field(ge=10)] = 400
+    block: Annotated[int, Field(ge=1)] = 20
+    warmup: Annotated[int, Field(ge=0)] = 30
+
+
+class ParityLimits(_Frozen):
+    """What each stage may differ by. Float stages: ``float_*``; int8 against float: ``int8_*``."""
+
+    float_max_abs: Annotated[float, Field(gt=0)] = 1e-3
+    float_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9999
+    int8_sqnr_db: float = 10.0
+    int8_top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
+    samples: Annotated[int, Field(ge=1)] = 64
+
+
+class Limits(_Frozen):
+    """What the artifact must hold to be shipped; null: no limit.
+
+    Attributes:
+        drop_pp: Accuracy drop against FP32, percentage points.
+        latency_ratio: p50 latency against FP32 on the same runtime.
+        agreement: Smallest share of samples predicted as FP32 predicts them.
+        size_mib: Largest engine on disk.
+        peak_memory_mib: Largest peak memory above the runtime's baseline.
+    """
+
+    drop_pp: float | None = None
+    latency_ratio: float | None = None
+    agreement: float | None = None
+    size_mib: float | None = None
+    peak_memory_mib: float | None = None
+
+
+class Recipe(_Frozen):
+    """One checked, versioned way to optimize a model."""
+
+    schema_version: Literal[1]
+    name: str
+    description: str = ""
+    steps: tuple[StepConfig, ...]
+    export: Export = Export()
+    measure: Measure = Measure()
+    parity: ParityLimits = ParityLimits()
+    limits: Limits = Limits()
+    objective: Literal["latency", "size", "accuracy"] = "latency"
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _read_steps(cls, steps: Any) -> Any:
+        """Turn ``- quantize: {…}`` (one key, the step's name) into the step's model."""
+        if not isinstance(steps, (list, tuple)):
+            return steps
+        return tuple(_read_step(step) for step in steps)
+
+    @field_serializer("steps")
+    def _write_steps(self, steps: tuple[StepConfig, ...]) -> list[dict[str, Any]]:
+        names = {kind: name for name, kind in STEPS.items()}
+        return [{names[type(step)]: step.model_dump(mode="json")} for step in steps]
+
+    def step(self, kind: type[Any]) -> Any:
+        """The step of this kind, or None."""
+        return next((s for s in self.steps if isinstance(s, kind)), None)
+
+
+def _read_step(step: Any) -> Any:
+    if not isinstance(step, dict):
+        return step
+    if len(step) != 1 or next(iter(step)) not in STEPS:
+        raise ValueError(f"a step is one of {', '.join(STEPS)} with its options below it; received {step!r}")
+    name, options = next(iter(step.items()))
+    return STEPS[name].model_validate(options or {})

@@ -1,0 +1,1 @@
+"""The report rendered: terminal, Markdown, HTML."""

@@ -1,0 +1,1 @@
+"""Devices as data: the schema, the catalog, the machine at hand."""

@@ -1,0 +1,110 @@
+"""What a device can do, as data: one YAML file per device, checked whole, frozen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "Target"]
+
+Precision = Literal["fp32", "fp16", "int8"]
+OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Where a fact of this file comes from: a document's title (and section), or the experiment that showed it."""
+
+    fact: str
+    source: str
+
+
+class Isa(_Frozen):
+    """The instruction set. ``requires`` and ``excludes`` hold feature names as archspec spells them.
+
+    A host stands in for the target only where the architecture is equal, all of ``requires`` are there and none of
+    ``excludes`` is: a CPU with VNNI is no witness for one without.
+    """
+
+    arch: Literal["x86_64", "aarch64"]
+    requires: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+
+
+class RuntimeRules(_Frozen):
+    """One runtime that serves the target.
+
+    Attributes:
+        name: The backend's registry name: ``onnxruntime``, ``openvino``, ``ort-mobile``, ``tensorrt``.
+        dialect: The graph dialect that keeps this runtime's int8 kernels, e.g. ``ort-x86``.
+        versions: The runtime's versions this file was written for, as a PEP 440 specifier.
+        precisions: What this runtime runs to advantage on this target.
+        opset_max: The newest ONNX opset that it reads.
+        options: Session options the engine is compiled and run with.
+    """
+
+    name: str
+    dialect: str
+    versions: str
+    precisions: tuple[Precision, ...]
+    opset_max: int
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class QuantizationRules(_Frozen):
+    """How this target's int8 must be laid out, whatever the algorithm.
+
+    Attributes:
+        weight_bits: 8; 7 where the CPU's u8×s8 pair sums saturate (x86 without VNNI).
+        per_channel_weights: One scale per output channel (axis 0).
+        quantized_ops: Ops whose inputs are quantized; every other op stays in float.
+        residual_add: Which inputs of a residual Add are quantized: ``none``; ``skip`` (the one that is not
+            produced by a convolution, TensorRT's rule); ``both``.
+    """
+
+    weight_bits: Literal[7, 8] = 8
+    per_channel_weights: bool = True
+    quantized_ops: tuple[OpKind, ...]
+    residual_add: Literal["none", "skip", "both"]
+
+
+class Target(_Frozen):
+    """A device (or a class of devices) that artifacts are compiled for.
+
+    Attributes:
+        name: Its name; ``aliases`` are others for it. All names in the catalog are unique.
+        runtimes: In order of preference; each yields candidates.
+        quantization: Absent where the target has no int8.
+        default_recipe: Used where the user names none and there is data; ``float_recipe`` where there is none.
+        opset: The ONNX opset to export.
+        compute_capability: CUDA SM number for TensorRT, e.g. 87.
+        detected: True for ``local``: the ISA is filled in from the machine at hand.
+    """
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    title: str
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    isa: Isa
+    cores: int | None = None
+    memory_mib: int | None = None
+    runtimes: tuple[RuntimeRules, ...] = Field(min_length=1)
+    quantization: QuantizationRules | None = None
+    default_recipe: str
+    float_recipe: str
+    opset: int = 20
+    compute_capability: int | None = None
+    channel_multiple: int = 1
+    detected: bool = False
+    notes: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = Field(min_length=1)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Every precision that at least one runtime offers."""
+        return tuple(dict.fromkeys(p for runtime in self.runtimes for p in runtime.precisions))
