@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -83,8 +82,9 @@ def nearest_first(name: str, choices: Iterable[str]) -> list[str]:
     >>> nearest_first("jetsn", ["local", "jetson-thor", "jetson"])[0]
     'jetson'
     """
+    from difflib import SequenceMatcher  # noqa: PLC0415 - only errors need it, and --help is to be instant
 
     def likeness(choice: str) -> float:
-        return difflib.SequenceMatcher(None, name.lower(), choice.lower()).ratio()
+        return SequenceMatcher(None, name.lower(), choice.lower()).ratio()
 
     return sorted(sorted(choices), key=likeness, reverse=True)

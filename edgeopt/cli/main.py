@@ -1,0 +1,75 @@
+"""The ``edgeopt`` command: a group whose commands are imported when they are called."""
+
+import sys
+
+import click
+
+from edgeopt.version import __version__
+
+__all__ = ["cli", "main"]
+
+# name → (module:command, one line for --help). Help needs no import of the command itself.
+COMMANDS = {
+    "compile": ("edgeopt.cli.compile:compile_", "Take a trained model to a measured bundle for a target."),
+    "inspect": ("edgeopt.cli.bundle:inspect", "Show what a bundle holds and what it costs."),
+    "verify": ("edgeopt.cli.bundle:verify", "Check a bundle's hashes and re-run its reference inputs."),
+    "bench": ("edgeopt.cli.bench:bench", "Measure a bundle's latency, throughput and memory again."),
+    "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
+    "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
+    "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
+    "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes and devices are here, and how to get the others."),
+    "cache": ("edgeopt.cli.cache:cache", "Show or clear the cache of earlier runs' stages."),
+    "completion": ("edgeopt.cli.completion:completion", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """Commands named in ``COMMANDS``, each imported on its first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        import importlib
+
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; an unknown name gets the nearest ones."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from edgeopt.core.errors import nearest_first
+
+            near = ", ".join(nearest_first(args[0], COMMANDS)[:3])
+            ctx.fail(f"No such command {args[0]!r}. Nearest: {near}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgeopt")
+def cli() -> None:
+    """Take a trained PyTorch model to an artifact an edge device can run, with proof of what it costs.
+
+    \b
+    Example:
+      edgeopt compile model.pt2 --target jetson --data calibration/mine.yaml
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from edgeopt.cli.edge import run
+
+    sys.exit(run(cli, sys.argv[1:]))

@@ -1,0 +1,291 @@
+"""Every engine held against FP32 and against a second runtime, then measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from edgeopt.bundle.document import Candidate, ClassRow, DeviceInfo
+from edgeopt.core.engine import Engine
+from edgeopt.core.errors import DeviceError
+from edgeopt.core.events import Event
+from edgeopt.core.measurement import Measurement, not_measured
+from edgeopt.data.contract import Dataset, Split
+from edgeopt.devices.base import Device
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.engines import Built, build_witness
+from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, ratio, size_mib
+from edgeopt.pipeline.plan import Plan
+from edgeopt.pipeline.samples import ParityInputs
+
+__all__ = ["Judged", "judge_candidates"]
+
+_SPEED = (
+    ("latency_p50_ms", "ms"),
+    ("latency_p99_ms", "ms"),
+    ("latency_ratio", "1"),
+    ("throughput_per_s", "1/s"),
+    ("cold_start_ms", "ms"),
+    ("peak_memory_mib", "MiB"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """All candidates with their figures.
+
+    Attributes:
+        candidates: One per planned candidate, in order; none is marked as shipped yet.
+        built: Likewise.
+        outputs: What each candidate's engine gave on the parity inputs, by id.
+        info: What was measured on.
+    """
+
+    candidates: tuple[Candidate, ...]
+    built: tuple[Built, ...]
+    outputs: dict[str, tuple[np.ndarray, ...]]
+    info: DeviceInfo
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trial:
+    """What stands for a candidate on this machine.
+
+    Attributes:
+        engine: Its own engine, or, where that cannot run here, the portable graph on another runtime.
+        stand_in: What the figures' conditions say of that; empty for the candidate's own engine.
+        outputs: On the parity inputs.
+        failure: Why the candidate may not be shipped.
+    """
+
+    built: Built
+    engine: Engine | None
+    key: str
+    stand_in: str = ""
+    outputs: tuple[np.ndarray, ...] = ()
+    failure: str = ""
+
+
+def judge_candidates(
+    context: RunContext,
+    plan: Plan,
+    device: Device,
+    built: Sequence[Built],
+    samples: ParityInputs,
+    data: Dataset | None,
+) -> Judged:
+    """Run every engine on real samples; compare, evaluate, and time those that may stand for the target."""
+    info = device.info()
+    trials = [_try(context, plan, device, info, one, samples) for one in built]
+    for trial in trials:
+        _hold_against_others(context, plan, device, info, trial, trials, samples)
+    figures = _speed(context, plan, device, info, trials, samples)
+    test = _test_outputs(context, plan, device, info, trials, data)
+    candidates = tuple(_candidate(plan, trial, trials, figures, test, data, info) for trial in trials)
+    outputs = {trial.built.planned.id: trial.outputs for trial in trials}
+    return Judged(candidates=candidates, built=tuple(built), outputs=outputs, info=info)
+
+
+def _try(
+    context: RunContext, plan: Plan, device: Device, info: DeviceInfo, built: Built, samples: ParityInputs
+) -> _Trial:
+    """Run a candidate on the parity inputs; where only the device can, run its portable graph instead."""
+    name = built.planned.id
+    trial = _Trial(built=built, engine=built.engine, key=built.key, failure=built.failure)
+    if built.engine is None:
+        return trial
+    if built.engine.status == "built":
+        try:
+            trial.outputs = _collect(context, plan, device, info, trial, samples.split, f"run {name}")
+        except DeviceError as error:
+            if plan.measured_here:
+                raise
+            message = f"The engine does not run on this machine ({error.what})"
+            context.note([Event(kind="note", stage=f"run {name}", message=message)])
+        else:
+            return trial
+    witness = build_witness(context, plan, built)
+    if witness is None:
+        trial.engine = None
+        return trial
+    trial.engine, trial.key, trial.stand_in = witness.engine, witness.key, witness.label
+    trial.outputs = _collect(context, plan, device, info, trial, samples.split, f"run {name} as {witness.label}")
+    return trial
+
+
+def _hold_against_others(
+    context: RunContext,
+    plan: Plan,
+    device: Device,
+    info: DeviceInfo,
+    trial: _Trial,
+    trials: Sequence[_Trial],
+    samples: ParityInputs,
+) -> None:
+    """Compare with PyTorch FP32, and with another runtime on the same graph; outside its tolerance: not shipped."""
+    from edgeopt.graph.parity import compare
+
+    if trial.engine is None:
+        return
+    planned, graph = trial.built.planned, trial.built.graph
+    kind: Literal["float", "int8"] = "float" if planned.precision == "fp32" else "int8"
+    others = [(graph.reference, "PyTorch FP32")]
+    if not trial.stand_in and (second := _second_opinion(context, plan, device, info, trial, trials, samples)):
+        others.append(second)
+    for reference, whose in others:
+        row = compare(
+            reference,
+            trial.outputs,
+            stage=planned.id if not trial.stand_in else f"{planned.id} ({trial.stand_in})",
+            against=f"{whose}, {samples.origin}",
+            kind=kind,
+            limits=plan.recipe.parity,
+            classification=samples.classification,
+        )
+        context.parity.append(row)
+        if not row.passed:
+            trial.failure = f"its outputs differ from those of {whose} by more than {row.tolerance}"
+            context.note([Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")])
+
+
+def _second_opinion(
+    context: RunContext,
+    plan: Plan,
+    device: Device,
+    info: DeviceInfo,
+    trial: _Trial,
+    trials: Sequence[_Trial],
+    samples: ParityInputs,
+) -> tuple[tuple[np.ndarray, ...], str] | None:
+    """What another runtime makes of the same graph: another candidate where there is one, else a witness."""
+    planned = trial.built.planned
+    for other in trials:
+        same = other.built.planned.precision == planned.precision and not other.stand_in and other.outputs
+        if same and other.built.planned.rules.name != planned.rules.name:
+            return other.outputs, other.built.planned.rules.name
+    witness = build_witness(context, plan, trial.built)
+    if witness is None:
+        message = "No second runtime is installed here; the engine was compared with PyTorch only."
+        context.note([Event(kind="fallback", stage=planned.id, message=message)])
+        return None
+    stand = _Trial(built=trial.built, engine=witness.engine, key=witness.key)
+    label = f"run {planned.id}'s graph as {witness.label}"
+    return _collect(context, plan, device, info, stand, samples.split, label), witness.label
+
+
+def _collect(
+    context: RunContext, plan: Plan, device: Device, info: DeviceInfo, trial: _Trial, split: Split, label: str
+) -> tuple[np.ndarray, ...]:
+    if trial.engine is None:
+        raise DeviceError("There is no engine to run.", got=trial.built.planned.id)
+    outputs = collect(context, device, info, trial.engine, trial.key, split, label, plan.recipe.export.batch)
+    return tuple(outputs[spec.name] for spec in trial.engine.outputs)
+
+
+def _test_outputs(
+    context: RunContext, plan: Plan, device: Device, info: DeviceInfo, trials: Sequence[_Trial], data: Dataset | None
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """Outputs on the whole test split, by candidate."""
+    if data is None:
+        return {}
+    test = data.splits["test"]
+    return {
+        trial.built.planned.id: _collect(context, plan, device, info, trial, test, f"evaluate {trial.built.planned.id}")
+        for trial in trials
+        if trial.engine is not None
+    }
+
+
+def _speed(
+    context: RunContext,
+    plan: Plan,
+    device: Device,
+    info: DeviceInfo,
+    trials: Sequence[_Trial],
+    samples: ParityInputs,
+) -> dict[str, Figures]:
+    engines = {t.built.planned.id: (t.engine, t.key) for t in trials if t.engine is not None and not t.stand_in}
+    if not plan.measured_here or not engines:
+        return {}
+    first = next(iter(engines.values()))[0]
+    sample = {spec.name: array for spec, array in zip(first.inputs, samples.arrays, strict=True)}
+    return measure_speed(context, device, info, engines, sample, plan.recipe.measure, plan.recipe.export.batch)
+
+
+def _candidate(
+    plan: Plan,
+    trial: _Trial,
+    trials: Sequence[_Trial],
+    figures: dict[str, Figures],
+    test: dict[str, tuple[np.ndarray, ...]],
+    data: Dataset | None,
+    info: DeviceInfo,
+) -> Candidate:
+    planned, engine = trial.built.planned, trial.built.engine
+    accuracy, classes = _accuracy(trial, trials, test, data, info)
+    speed, latency = _speed_figures(plan, trial, trials, figures)
+    size = [size_mib(engine)] if engine is not None else []
+    status, reason = _status(plan, trial, figures)
+    return Candidate(
+        id=planned.id,
+        runtime=planned.rules.name,
+        runtime_version=engine.runtime_version if engine else planned.availability.version or "",
+        precision=planned.precision,
+        dialect=planned.rules.dialect if planned.precision == "int8" else "float",
+        role=planned.role,
+        status=status,
+        reason=reason,
+        next_command=engine.next_command if engine else None,
+        measurements=(*accuracy, *speed, *size),
+        latency_ms=latency,
+        classes=classes,
+        events=tuple(trial.built.events),
+    )
+
+
+def _status(
+    plan: Plan, trial: _Trial, figures: dict[str, Figures]
+) -> tuple[Literal["measured", "not_built", "not_measured", "failed"], str]:
+    if trial.failure:
+        return "failed", trial.failure
+    if trial.built.engine is not None and trial.built.engine.status == "not_built":
+        return "not_built", "only the device can build this engine"
+    if trial.built.planned.id in figures:
+        return "measured", ""
+    return "not_measured", f"not measured on the target: {plan.measured_reason}"
+
+
+def _accuracy(
+    trial: _Trial,
+    trials: Sequence[_Trial],
+    test: dict[str, tuple[np.ndarray, ...]],
+    data: Dataset | None,
+    info: DeviceInfo,
+) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
+    planned = trial.built.planned
+    reference = next(
+        t for t in trials if t.built.planned.rules.name == planned.rules.name and t.built.planned.precision == "fp32"
+    )
+    mine, theirs = test.get(planned.id), test.get(reference.built.planned.id)
+    if data is None or mine is None or theirs is None:
+        reason = "no data was given" if data is None else "no runtime here can run the graph"
+        names = (("accuracy_top1_pct", "%"), ("drop_pp", "pp"), ("agreement_pct", "%"))
+        return tuple(not_measured(name, unit, reason) for name, unit in names), ()
+    conditions: dict[str, Any] = {"split": "test", "runtime": trial.stand_in or planned.rules.name}
+    return judge_outputs(theirs, mine, data, info.name, conditions)
+
+
+def _speed_figures(
+    plan: Plan, trial: _Trial, trials: Sequence[_Trial], figures: dict[str, Figures]
+) -> tuple[tuple[Measurement, ...], tuple[float, ...]]:
+    planned = trial.built.planned
+    mine = figures.get(planned.id)
+    if mine is None:
+        reason = trial.failure or f"not measured on the target: {plan.measured_reason}"
+        return tuple(not_measured(name, unit, reason) for name, unit in _SPEED), ()
+    reference = figures.get(f"{planned.rules.name}-fp32")
+    extra = () if reference is None or planned.role == "reference" else (ratio(mine, reference),)
+    return (*mine.measurements, *extra), mine.latency_ms

@@ -1,0 +1,192 @@
+"""The order of things: from a model and data to a bundle whose every number was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgeopt.bundle.load import Bundle
+from edgeopt.bundle.write import check_destination
+from edgeopt.core.events import Event, ProgressListener, ignore_progress
+from edgeopt.core.spec import TensorSpec
+from edgeopt.data.contract import Dataset
+from edgeopt.data.load import load_data
+from edgeopt.devices.registry import open_device
+from edgeopt.model.identity import identify
+from edgeopt.model.sniff import sniff
+from edgeopt.model.store import load_stored, save_model
+from edgeopt.pipeline.cache import StageCache
+from edgeopt.pipeline.candidates import judge_candidates
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.engines import build_engine
+from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, float_graph, int8_graph
+from edgeopt.pipeline.options import CompileOptions
+from edgeopt.pipeline.plan import Plan, make_plan
+from edgeopt.pipeline.samples import ParityInputs, parity_inputs
+from edgeopt.pipeline.ship import ship
+from edgeopt.recipes.check import check, default_recipe_name
+from edgeopt.recipes.load import load_recipe
+from edgeopt.targets.host import detect_host, stands_for
+from edgeopt.targets.load import find_target
+
+__all__ = ["compile", "compile_model", "dry_run"]
+
+
+def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
+    model: Any,
+    *,
+    target: str,
+    data: Any = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    inputs: Sequence[TensorSpec] = (),
+    factory: str | None = None,
+    factory_args: Mapping[str, str] | None = None,
+    trust_model: bool = False,
+    output: Path | str | None = None,
+    seed: int = 0,
+    use_cache: bool = True,
+    progress: ProgressListener = ignore_progress,
+) -> Bundle:
+    """Take a trained model to a bundle for a target.
+
+    Args:
+        model: A model file's path, an ``nn.Module`` or an ``ExportedProgram``.
+        target: A target's name or alias, e.g. ``jetson`` (``edgeopt targets`` lists them).
+        data: A manifest, ``.npz``, folder or ``package.module:callable``; without it nothing is calibrated or judged.
+        recipe: A recipe's name or file; None: the target's default.
+        overrides: ``["steps.quantize.observer=histogram"]``.
+        inputs: Input specs, where the model does not carry them.
+        factory: ``package.module:callable`` that makes the module a state dict belongs to, with ``factory_args``.
+        trust_model: Load files that can execute code.
+        output: The bundle's folder; None: ``dist/<model>-<target>``.
+        seed: Of every random choice.
+        use_cache: Reuse the results of earlier runs.
+        progress: Told how far the run is.
+
+    Returns:
+        The bundle; ``bundle.report`` holds every figure.
+
+    Raises:
+        EdgeOptError: The input, the recipe or a stage failed; nothing was written.
+    """
+    options = CompileOptions(
+        model=Path(model) if isinstance(model, str) else model,
+        target=target,
+        data=data,
+        recipe=recipe,
+        overrides=overrides,
+        inputs=inputs,
+        factory=factory,
+        factory_args=factory_args or {},
+        trust_model=trust_model,
+        output=Path(output) if output else None,
+        seed=seed,
+        use_cache=use_cache,
+    )
+    return compile_model(options, progress)
+
+
+def compile_model(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Bundle:
+    """``compile``, with its arguments in one value."""
+    with _prepared(options, progress) as run:
+        data, context, plan = run.data, run.context, run.plan
+        samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
+        graphs = _graphs(run, samples)
+        built = [build_engine(context, plan, planned, graphs[planned.precision]) for planned in plan.candidates]
+        judged = judge_candidates(context, plan, run.device, built, samples, data)
+        return ship(context, options, plan, run.loaded.model, data, judged, samples)
+
+
+def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:
+    """Check model, data, target and recipe; decide what would be done; do none of it."""
+    with _prepared(options, progress) as run:
+        return run.plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    context: RunContext
+    plan: Plan
+    loaded: Loaded
+    data: Dataset | None
+    device: Any
+
+
+@contextmanager
+def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_Run]:
+    """Check everything that can be checked before work starts."""
+    plan = _plan(options)
+    name = Path(options.model).stem if isinstance(options.model, (str, Path)) else type(options.model).__name__
+    check_destination(options.destination(name, plan.target.name))
+    device = open_device(options.device)
+    cache = StageCache(enabled=options.use_cache)
+    try:
+        context = RunContext(cache=cache, host=device.info().name, seed=options.seed, progress=progress)
+        loaded = _load(context, options)
+        data = None
+        if options.data is not None:
+            data = load_data(options.data, inputs=loaded.model.inputs, outputs=loaded.model.outputs, seed=options.seed)
+        context.note([Event(kind="fallback", stage="plan", message=line) for line in plan.left_out])
+        yield _Run(context=context, plan=plan, loaded=loaded, data=data, device=device)
+    finally:
+        cache.close()
+
+
+def _plan(options: CompileOptions) -> Plan:
+    target = find_target(options.target)
+    has_data = options.data is not None
+    name, why = (options.recipe, "") if options.recipe else default_recipe_name(target, has_data)
+    recipe = load_recipe(name, options.overrides)
+    is_onnx = isinstance(options.model, Path) and sniff(options.model) == "onnx"
+    check(recipe, target, has_data=has_data, is_onnx=is_onnx)
+    measured_here, reason = stands_for(target, detect_host())
+    return make_plan(
+        target=target, recipe=recipe, recipe_reason=why, measured_here=measured_here, measured_reason=reason
+    )
+
+
+def _load(context: RunContext, options: CompileOptions) -> Loaded:
+    """Load the model, or find it as an earlier run normalized it."""
+    from_file = isinstance(options.model, Path)
+    identity = None
+    if from_file:
+        identity = identify(
+            options.model, inputs=options.inputs, factory=options.factory, factory_args=options.factory_args
+        )
+    made: list[Any] = []
+
+    def load() -> Any:
+        from edgeopt.model.load import load_model
+
+        if not made:
+            made.append(
+                load_model(
+                    options.model,
+                    inputs=options.inputs,
+                    factory=options.factory,
+                    factory_args=options.factory_args,
+                    trust=options.trust_model,
+                )
+            )
+        return made[0]
+
+    key = {"identity": identity or load().identity, "torch": version("torch"), "trusted": options.trust_model}
+    folder = context.stage("model", "load the model", key, lambda folder: save_model(load(), folder))
+    loaded = Loaded(model=load_stored(folder), directory=folder)
+    context.note(loaded.model.events)
+    return loaded
+
+
+def _graphs(run: _Run, samples: ParityInputs) -> dict[str, Graph]:
+    """The portable graph of each precision in the plan."""
+    graphs = {"fp32": float_graph(run.context, run.loaded, run.plan, samples)}
+    if run.plan.precision == "int8" and run.data is not None:
+        graphs["int8"] = int8_graph(run.context, run.loaded, run.plan, samples, run.data, graphs["fp32"])
+    if run.plan.precision == "fp16":
+        graphs["fp16"] = float16_graph(run.context, run.loaded, run.plan, samples, graphs["fp32"])
+    return graphs

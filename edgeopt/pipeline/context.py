@@ -1,0 +1,71 @@
+"""What every stage of one run shares: the cache, the listener, and the record of what was done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeopt.bundle.document import ParityRow, StageRow
+from edgeopt.core.events import Event, Progress, ProgressListener, ignore_progress
+from edgeopt.core.measurement import Measurement
+from edgeopt.pipeline.cache import StageCache
+
+__all__ = ["RunContext"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class RunContext:
+    """One run of the pipeline.
+
+    Attributes:
+        cache: Where stages are found or made.
+        host: The name that stage times carry as their device.
+        seed: Of every random choice.
+        progress: Told of every stage, and of the samples within it.
+        stages: One row per stage so far.
+        events: What the report's reader must know.
+        parity: One row per comparison so far.
+    """
+
+    cache: StageCache
+    host: str
+    seed: int = 0
+    progress: ProgressListener = ignore_progress
+    stages: list[StageRow] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    parity: list[ParityRow] = field(default_factory=list)
+
+    def stage(self, kind: str, label: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:
+        """Find or make a stage's result, and record its time.
+
+        Args:
+            kind: The cache's name for this kind of stage.
+            label: What the report and the progress bar call it.
+            inputs: See ``StageCache.stage``.
+            build: Likewise.
+
+        Returns:
+            The stage's folder, to be read only.
+        """
+        self.progress(Progress(stage=label, done=0, total=None))
+        outcome = self.cache.stage(kind, inputs, build)
+        self.progress(Progress(stage=label, done=1, total=1))
+        _log.info("%s: %.2f s%s", label, outcome.wall_s, " (cached)" if outcome.cached else "")
+        self.record(label, outcome.wall_s, cached=outcome.cached)
+        return outcome.directory
+
+    def record(self, label: str, seconds: float, *, cached: bool = False) -> None:
+        """Note the time of a stage that the cache does not hold."""
+        wall = Measurement(name="wall_s", value=seconds, unit="s", n=1, device=self.host, conditions={"cached": cached})
+        self.stages.append(StageRow(name=label, wall=wall, cached=cached))
+
+    def note(self, events: tuple[Event, ...] | list[Event]) -> None:
+        """Add events to the report."""
+        for event in events:
+            _log.log(logging.WARNING if event.kind == "warning" else logging.INFO, "%s: %s", event.stage, event.message)
+            self.events.append(event)

@@ -1,0 +1,346 @@
+"""From a loaded model to portable ONNX graphs, each held against PyTorch before it may go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edgeopt.bundle.document import LayerRow, ParityRow
+from edgeopt.core.errors import GraphError, ModelError
+from edgeopt.core.events import Event
+from edgeopt.core.fingerprint import hash_file
+from edgeopt.core.measurement import Measurement, not_measured
+from edgeopt.data.contract import Dataset
+from edgeopt.model.store import load_program
+from edgeopt.model.trained import TrainedModel
+from edgeopt.pipeline import records
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.host import run_onnx
+from edgeopt.pipeline.plan import Plan
+from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.recipes.schema import Convert, Quantize
+
+__all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model's facts, and the folder that holds its program (read only when a stage must be made)."""
+
+    model: TrainedModel
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A portable ONNX graph in the neutral form, and what is known about it.
+
+    Attributes:
+        path: ``model.onnx``; external data beside it.
+        reference: The FP32 PyTorch outputs on the parity inputs (the graph's own, for a model given as ONNX).
+        calibration: ``calibration.json``, for int8.
+    """
+
+    path: Path
+    reference: tuple[np.ndarray, ...]
+    parity: list[ParityRow]
+    events: list[Event]
+    layers: list[LayerRow]
+    calibration: Path | None = None
+
+
+def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs) -> Graph:
+    """Export the model in FP32; stop if the graph does not compute what PyTorch computes."""
+    key = {
+        "model": loaded.model.identity,
+        "export": plan.recipe.export.model_dump(mode="json"),
+        "opset": plan.target.opset,
+        "samples": samples.fingerprint(),
+        "parity": plan.recipe.parity.model_dump(mode="json"),
+        "versions": _versions(),
+    }
+
+    def build(folder: Path) -> None:
+        if loaded.model.onnx_path is not None:
+            _adopt_onnx(folder, loaded, samples)
+        else:
+            _export_float(folder, loaded, plan, samples)
+
+    return _read(context.stage("export", "export fp32", key, build), context)
+
+
+def int8_graph(
+    context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, data: Dataset, base: Graph
+) -> Graph:
+    """Quantize as the recipe says, export, and hold the graph against ``base``'s FP32 PyTorch outputs."""
+    config = plan.recipe.step(Quantize)
+    key = {
+        "model": loaded.model.identity,
+        "quantize": config.model_dump(mode="json"),
+        "rules": plan.target.quantization.model_dump(mode="json") if plan.target.quantization else None,
+        "calibration": data.splits["calibration"].fingerprint,
+        "export": plan.recipe.export.model_dump(mode="json"),
+        "opset": plan.target.opset,
+        "samples": samples.fingerprint(),
+        "parity": plan.recipe.parity.model_dump(mode="json"),
+        "seed": context.seed,
+        "versions": _versions(),
+    }
+
+    def build(folder: Path) -> None:
+        _export_int8(folder, context, loaded, plan, samples, data, base)
+
+    return _read(context.stage("quantize", "quantize to int8", key, build), context)
+
+
+def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph) -> Graph:
+    """Convert the FP32 graph ``base`` to FP16, inputs and outputs left as they are."""
+    from edgeopt.graph.float16 import convert_float16
+
+    config = plan.recipe.step(Convert)
+
+    def build(folder: Path) -> None:
+        result = convert_float16(base.path, folder / "model.onnx", keep_float32=config.keep_float32)
+        outputs = run_onnx(folder / "model.onnx", samples.named(loaded.model))
+        row = _compare(base.reference, outputs, loaded, plan, samples, stage="convert float16", kind="int8")
+        _demand(row, lambda: None)
+        _write(folder, reference=base.reference, parity=[row], events=list(result.events))
+
+    key = {
+        "graph": hash_file(base.path),
+        "convert": config.model_dump(mode="json"),
+        "samples": samples.fingerprint(),
+        "parity": plan.recipe.parity.model_dump(mode="json"),
+        "versions": _versions(),
+    }
+    return _read(context.stage("float16", "convert to float16", key, build), context)
+
+
+def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInputs) -> None:
+    from edgeopt.graph.export import export_onnx
+    from edgeopt.graph.parity import first_difference
+    from edgeopt.model.reference import reference_outputs
+
+    model, path = loaded.model, folder / "model.onnx"
+    program = load_program(loaded.directory)
+    reference = reference_outputs(program, samples.arrays)
+    _demand_finite(reference, "The model's own outputs", samples)
+    result = export_onnx(
+        program,
+        model.inputs,
+        model.outputs,
+        path,
+        opset=plan.target.opset,
+        simplify=plan.recipe.export.simplify,
+        dynamic_batch=plan.recipe.export.dynamic_batch,
+    )
+    named = samples.named(model)
+    row = _compare(reference, run_onnx(path, named), loaded, plan, samples, stage="export fp32", kind="float")
+    _demand(row, lambda: first_difference(program, path, named, run_onnx))
+    _write(folder, reference=reference, parity=[row], events=list(result.events))
+
+
+def _adopt_onnx(folder: Path, loaded: Loaded, samples: ParityInputs) -> None:
+    """Take a model that came as ONNX: its own FP32 outputs are the reference."""
+    from edgeopt.graph.io import load_onnx, save_onnx
+
+    path = folder / "model.onnx"
+    if loaded.model.onnx_path is None:
+        raise ModelError("The model did not come as ONNX.")
+    save_onnx(load_onnx(loaded.model.onnx_path), path)
+    outputs = run_onnx(path, samples.named(loaded.model))
+    reference = tuple(outputs[spec.name] for spec in loaded.model.outputs)
+    _demand_finite(reference, "The model's own outputs", samples)
+    _write(folder, reference=reference, parity=[], events=[])
+
+
+def _export_int8(
+    folder: Path,
+    context: RunContext,
+    loaded: Loaded,
+    plan: Plan,
+    samples: ParityInputs,
+    data: Dataset,
+    base: Graph,
+) -> None:
+    from edgeopt.compress.base import StepContext
+    from edgeopt.compress.registry import STEPS
+    from edgeopt.graph.export import export_onnx
+    from edgeopt.graph.parity import first_difference
+    from edgeopt.model.reference import reference_outputs
+
+    path, named = folder / "model.onnx", samples.named(loaded.model)
+    config = plan.recipe.step(Quantize)
+    step_context = StepContext(data=data, target=plan.target, seed=context.seed, progress=context.progress)
+    model = replace(loaded.model, program=load_program(loaded.directory), onnx_path=None)
+    result = STEPS["quantize"].run(model, config, step_context)
+    program = result.model.program
+    if program is None:
+        raise GraphError("The quantize step returned no program.")
+    quantized = reference_outputs(program, samples.arrays)
+    _demand_finite(quantized, "The quantized model's outputs", samples)
+    exported = export_onnx(
+        program,
+        loaded.model.inputs,
+        loaded.model.outputs,
+        path,
+        opset=plan.target.opset,
+        ranges=result.ranges,
+        simplify=plan.recipe.export.simplify,
+        dynamic_batch=plan.recipe.export.dynamic_batch,
+    )
+    outputs = run_onnx(path, named)
+    in_torch = _compare_arrays(base.reference, quantized, plan, samples, stage="quantize (PyTorch)", kind="int8")
+    on_graph = _compare(base.reference, outputs, loaded, plan, samples, stage="quantize (ONNX)", kind="int8")
+    same = _compare(
+        quantized, outputs, loaded, plan, samples, stage="export int8", kind="int8", against="the quantized program"
+    )
+    layers = _layers(base, path, named, result.decisions)
+    _demand(in_torch, lambda: _worst(layers))
+    _demand(on_graph, lambda: first_difference(program, path, named, run_onnx))
+    _demand(same, lambda: first_difference(program, path, named, run_onnx))
+    ranges = {name: {"low": low, "high": high} for name, (low, high) in sorted(result.ranges.items())}
+    calibration = {
+        "data": data.name,
+        "split": "calibration",
+        "fingerprint": data.splits["calibration"].fingerprint,
+        "samples": min(config.calibration_samples, len(data.splits["calibration"])),
+        "observer": config.observer,
+        "ranges": ranges,
+    }
+    (folder / "calibration.json").write_text(json.dumps(calibration, indent=1, sort_keys=True))
+    events = [*result.events, *exported.events]
+    _write(folder, reference=base.reference, parity=[in_torch, on_graph, same], events=events, layers=layers)
+
+
+def _layers(base: Graph, path: Path, named: Mapping[str, np.ndarray], decisions: Any) -> list[LayerRow]:
+    """One row per layer that the quantizer decided on, with the SQNR of its output in the exported graph."""
+    from edgeopt.graph.parity import layer_sqnr
+
+    quality = layer_sqnr(base.path, path, named, run_onnx)
+    count = len(next(iter(named.values())))
+    rows = []
+    for decision in decisions:
+        value = quality.get(decision.node)
+        sqnr = (
+            not_measured("sqnr_db", "dB", "the layer's output is not a value of the exported graph")
+            if value is None
+            else Measurement(name="sqnr_db", value=value, unit="dB", n=count)
+        )
+        rows.append(
+            LayerRow(
+                name=decision.name, op=decision.op, precision=decision.precision, reason=decision.reason, sqnr=sqnr
+            )
+        )
+    return rows
+
+
+def _worst(layers: list[LayerRow]) -> str | None:
+    measured = [row for row in layers if row.sqnr.value is not None]
+    return min(measured, key=lambda row: row.sqnr.value or 0.0).name if measured else None
+
+
+def _compare(
+    reference: tuple[np.ndarray, ...],
+    outputs: Mapping[str, np.ndarray],
+    loaded: Loaded,
+    plan: Plan,
+    samples: ParityInputs,
+    *,
+    stage: str,
+    kind: Literal["float", "int8"],
+    against: str = "PyTorch FP32",
+) -> ParityRow:
+    ordered = tuple(outputs[spec.name] for spec in loaded.model.outputs)
+    return _compare_arrays(reference, ordered, plan, samples, stage=stage, kind=kind, against=against)
+
+
+def _compare_arrays(
+    reference: tuple[np.ndarray, ...],
+    outputs: tuple[np.ndarray, ...],
+    plan: Plan,
+    samples: ParityInputs,
+    *,
+    stage: str,
+    kind: Literal["float", "int8"],
+    against: str = "PyTorch FP32",
+) -> ParityRow:
+    from edgeopt.graph.parity import compare
+
+    return compare(
+        reference,
+        outputs,
+        stage=stage,
+        against=f"{against}, {samples.origin}",
+        kind=kind,
+        limits=plan.recipe.parity,
+        classification=samples.classification,
+    )
+
+
+def _demand(row: ParityRow, find_node: Callable[[], str | None]) -> None:
+    """Stop the run where a stage is outside its tolerance."""
+    if row.passed:
+        return
+    figures = ", ".join(f"{m.name} {m.value:.4g}" for m in row.figures if m.value is not None)
+    node = find_node()
+    where = f" First node that differs: {node}." if node else ""
+    raise GraphError(
+        f"Stage {row.stage!r} does not agree with {row.against}.{where}",
+        got=figures,
+        fix=f"Allowed: {row.tolerance}. Loosen it with --set parity.…, or leave the node out with "
+        "--set steps.quantize.skip=[PATTERN].",
+    )
+
+
+def _demand_finite(outputs: tuple[np.ndarray, ...], whose: str, samples: ParityInputs) -> None:
+    for index, array in enumerate(outputs):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            first = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise ModelError(
+                f"{whose} hold NaN or infinite values.",
+                got=f"output {index}, sample {first} of {samples.origin}",
+                fix="Repair the model before compressing it; edgeopt changes no numerics to hide this.",
+            )
+
+
+def _write(
+    folder: Path,
+    *,
+    reference: tuple[np.ndarray, ...],
+    parity: list[ParityRow],
+    events: list[Event],
+    layers: list[LayerRow] | None = None,
+) -> None:
+    np.savez(folder / "reference.npz", **{str(index): array for index, array in enumerate(reference)})
+    records.write(folder / "parity.json", list[ParityRow], parity)
+    records.write(folder / "events.json", list[Event], events)
+    records.write(folder / "layers.json", list[LayerRow], layers or [])
+
+
+def _read(folder: Path, context: RunContext) -> Graph:
+    with np.load(folder / "reference.npz") as saved:
+        reference = tuple(saved[str(index)] for index in range(len(saved.files)))
+    calibration = folder / "calibration.json"
+    graph = Graph(
+        path=folder / "model.onnx",
+        reference=reference,
+        parity=records.read(folder / "parity.json", list[ParityRow]),
+        events=records.read(folder / "events.json", list[Event]),
+        layers=records.read(folder / "layers.json", list[LayerRow]),
+        calibration=calibration if calibration.is_file() else None,
+    )
+    context.parity.extend(row for row in graph.parity if row not in context.parity)
+    context.note([event for event in graph.events if event not in context.events])
+    return graph
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "torchao", "onnx", "onnx-ir", "onnxscript", "onnxslim", "numpy")
+    return {name: version(name) for name in names}

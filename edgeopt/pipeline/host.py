@@ -1,0 +1,54 @@
+"""Running an ONNX graph on the host, for parity: what the graph means, not how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["run_onnx"]
+
+
+def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a graph on samples in its own batch (all at once, where the batch is dynamic).
+
+    ONNX Runtime with its graph optimizations off where it is installed, else ONNX's own reference evaluator.
+
+    Args:
+        path: The ONNX file.
+        inputs: One array [N, …] per graph input.
+
+    Returns:
+        One array [N, …] per graph output.
+    """
+    batch = _static_batch(path)
+    count = len(next(iter(inputs.values())))
+    step = batch or count
+    parts: list[dict[str, np.ndarray]] = []
+    run = _open(path)
+    for start in range(0, count, step):
+        rows = np.minimum(np.arange(start, start + step), count - 1)
+        parts.append(run({name: array[rows] for name, array in inputs.items()}))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def _open(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    if find_spec("onnxruntime") is not None:
+        from edgeopt.agent.runners.onnxruntime import open_runner
+
+        return open_runner(path, {"graph_optimization_level": "disable"}, None).infer
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(str(path))
+    names = evaluator.output_names
+    return lambda inputs: dict(zip(names, evaluator.run(None, dict(inputs)), strict=True))
+
+
+def _static_batch(path: Path) -> int | None:
+    """The first dimension of the first input, or None where it is dynamic."""
+    from edgeopt.graph.facts import graph_facts
+
+    batch = graph_facts(path).inputs[0].batch
+    return batch if isinstance(batch, int) else None

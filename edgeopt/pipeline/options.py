@@ -1,0 +1,53 @@
+"""What a caller asks of ``compile``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeopt.core.spec import TensorSpec
+
+__all__ = ["CompileOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """Every argument of ``compile``, as given.
+
+    Attributes:
+        model: A model file, an ``nn.Module`` or an ``ExportedProgram``.
+        target: A target's name, alias or YAML file.
+        data: A manifest, ``.npz``, folder or ``package.module:callable``; None: nothing is calibrated or judged.
+        recipe: A recipe's name or file; None: the target's default.
+        overrides: ``steps.quantize.observer=histogram`` and the like.
+        inputs: Input specs, where the model does not carry them.
+        factory: ``package.module:callable`` that makes the module a state dict belongs to.
+        factory_args: Its keyword arguments, as text.
+        trust_model: Load files that can execute code.
+        output: The bundle's folder; None: ``dist/<model>-<target>``.
+        seed: Of every random choice.
+        use_cache: Reuse the results of earlier runs, and keep this one's.
+        device: Where the measured engines run.
+        command: What the user typed, for the manifest.
+    """
+
+    model: Any
+    target: str
+    data: Any = None
+    recipe: str | Path | None = None
+    overrides: Sequence[str] = ()
+    inputs: Sequence[TensorSpec] = ()
+    factory: str | None = None
+    factory_args: Mapping[str, str] = field(default_factory=dict)
+    trust_model: bool = False
+    output: Path | None = None
+    seed: int = 0
+    use_cache: bool = True
+    device: str = "local"
+    command: str = "edgeopt.compile"
+
+    def destination(self, model_name: str, target_name: str) -> Path:
+        """Where the bundle goes."""
+        return Path(self.output) if self.output else Path("dist") / f"{model_name}-{target_name}"

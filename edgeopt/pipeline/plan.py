@@ -1,0 +1,146 @@
+"""What a run will do, decided and checked whole before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgeopt.backends.base import Availability
+from edgeopt.backends.registry import BACKENDS
+from edgeopt.core.errors import BackendError
+from edgeopt.recipes.schema import Convert, Quantize, Recipe
+from edgeopt.targets.schema import Precision, RuntimeRules, Target
+
+__all__ = ["PlannedCandidate", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCandidate:
+    """An engine to be made.
+
+    Attributes:
+        id: ``openvino-int8``.
+        rules: The target's rules for its runtime.
+        precision: ``fp32`` is the reference that every other candidate of the runtime is held against.
+        availability: Of its runtime, on this machine.
+    """
+
+    id: str
+    rules: RuntimeRules
+    precision: Precision
+    role: Literal["reference", "candidate"]
+    availability: Availability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The checked plan.
+
+    Attributes:
+        recipe_reason: Why this recipe, where the user named none.
+        measured_here: Whether the machine at hand may stand for the target; ``measured_reason`` says why (not).
+        candidates: In the target's order of runtimes, each reference before its candidate.
+        left_out: Runtimes of the target that are not installed here, and how to get them.
+    """
+
+    target: Target
+    recipe: Recipe
+    recipe_reason: str
+    measured_here: bool
+    measured_reason: str
+    candidates: tuple[PlannedCandidate, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def precision(self) -> Precision:
+        """What the recipe makes of the model."""
+        return recipe_precision(self.recipe)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as ``--dry-run --json`` prints it."""
+        return {
+            "target": self.target.name,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe_reason": self.recipe_reason,
+            "measured_here": self.measured_here,
+            "measured_reason": self.measured_reason,
+            "candidates": [
+                {
+                    "id": planned.id,
+                    "runtime": planned.rules.name,
+                    "runtime_version": planned.availability.version,
+                    "precision": planned.precision,
+                    "dialect": planned.rules.dialect,
+                    "role": planned.role,
+                }
+                for planned in self.candidates
+            ],
+            "left_out": list(self.left_out),
+            "steps": self.steps(),
+        }
+
+    def steps(self) -> list[str]:
+        """The stages in order, one line each."""
+        names = ["load the model", "export FP32 to ONNX, parity with PyTorch"]
+        if (quantize := self.recipe.step(Quantize)) is not None:
+            names.append(
+                f"quantize to int8 ({quantize.observer} observer, {quantize.calibration_samples} calibration samples, "
+                f"bias correction {'on' if quantize.bias_correction else 'off'}), export, parity"
+            )
+        if (convert := self.recipe.step(Convert)) is not None:
+            names.append(f"convert to {convert.dtype}, parity")
+        names += [f"compile {c.id} (dialect {c.rules.dialect})" for c in self.candidates]
+        where = "this machine" if self.measured_here else "this machine, accuracy only (it is not the target)"
+        return [*names, f"evaluate and measure on {where}", "judge, write the bundle"]
+
+
+def recipe_precision(recipe: Recipe) -> Precision:
+    """The precision that a recipe ends in."""
+    if recipe.step(Quantize) is not None:
+        return "int8"
+    return "fp16" if recipe.step(Convert) is not None else "fp32"
+
+
+def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_here: bool, measured_reason: str) -> Plan:
+    """Decide the candidates of a recipe on a target.
+
+    Raises:
+        BackendError: None of the target's runtimes is installed here.
+    """
+    precision = recipe_precision(recipe)
+    candidates: list[PlannedCandidate] = []
+    left_out: list[str] = []
+    for rules in target.runtimes:
+        availability = BACKENDS[rules.name].available()
+        if availability.version is None:
+            left_out.append(f"{rules.name} is not installed here; {availability.how_to_get}")
+            continue
+        if precision not in rules.precisions:
+            left_out.append(f"{rules.name} does not run {precision} to advantage on {target.name}")
+            continue
+        for wanted in dict.fromkeys(("fp32", precision)):
+            role: Literal["reference", "candidate"] = "candidate" if wanted == precision != "fp32" else "reference"
+            candidates.append(
+                PlannedCandidate(
+                    id=f"{rules.name}-{wanted}",
+                    rules=rules,
+                    precision=wanted,  # type: ignore[arg-type]
+                    role=role,
+                    availability=availability,
+                )
+            )
+    if not candidates:
+        raise BackendError(
+            f"No runtime of target {target.name!r} can be used here.",
+            got="; ".join(left_out),
+            fix="Install one of them, or choose another target (edgeopt targets).",
+        )
+    return Plan(
+        target=target,
+        recipe=recipe,
+        recipe_reason=recipe_reason,
+        measured_here=measured_here,
+        measured_reason=measured_reason,
+        candidates=tuple(candidates),
+        left_out=tuple(left_out),
+    )

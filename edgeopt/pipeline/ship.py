@@ -1,0 +1,250 @@
+"""The end of the road: choose, judge, report, write the bundle."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shutil
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgeopt.bundle import layout
+from edgeopt.bundle.document import (
+    Candidate,
+    DataSection,
+    ModelSection,
+    Report,
+    SplitRow,
+    TargetSection,
+    Verdict,
+)
+from edgeopt.bundle.load import Bundle, load_bundle
+from edgeopt.bundle.manifest import (
+    Contract,
+    DataRecord,
+    EngineRecord,
+    InputRecord,
+    Manifest,
+    ModelRecord,
+    OutputRecord,
+)
+from edgeopt.bundle.write import write_bundle
+from edgeopt.core.errors import GraphError
+from edgeopt.data.contract import Dataset, InputContract
+from edgeopt.gate.limits import select
+from edgeopt.model.trained import TrainedModel
+from edgeopt.pipeline.candidates import Judged
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.engines import Built
+from edgeopt.pipeline.options import CompileOptions
+from edgeopt.pipeline.plan import Plan
+from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.report.html import to_html
+from edgeopt.report.markdown import to_markdown
+from edgeopt.version import __version__
+
+__all__ = ["ship"]
+
+_LIBRARIES = (
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxscript",
+    "onnxslim",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "torch",
+    "torchao",
+)
+
+
+def ship(
+    context: RunContext,
+    options: CompileOptions,
+    plan: Plan,
+    model: TrainedModel,
+    data: Dataset | None,
+    judged: Judged,
+    samples: ParityInputs,
+) -> Bundle:
+    """Ship the best candidate within the limits, with the evidence for all of them.
+
+    Raises:
+        GraphError: None of the engines that the recipe asks for may be shipped; FP32 is not put in their place.
+        BundleError: The bundle cannot be written.
+    """
+    _demand_one(judged)
+    chosen, verdict, headline = select(judged.candidates, plan.recipe.limits, plan.recipe.objective)
+    candidates = tuple(c.model_copy(update={"shipped": c.id == chosen}) for c in judged.candidates)
+    built = next(b for b in judged.built if b.planned.id == chosen)
+    started = time.perf_counter()
+
+    def fill(folder: Path) -> None:
+        _fill(folder, plan, model, built, judged, samples)
+        context.record("write the bundle", time.perf_counter() - started)
+        report = _report(context, options, plan, model, data, judged, candidates, verdict, headline)
+        layout.write_json(folder / layout.REPORT_JSON, report)
+        (folder / layout.REPORT_MARKDOWN).write_text(to_markdown(report), encoding="utf-8")
+        (folder / layout.REPORT_HTML).write_text(to_html(report), encoding="utf-8")
+
+    def manifest(_: Path) -> Manifest:
+        return _manifest(options, plan, model, data, built)
+
+    destination = options.destination(model.name, plan.target.name)
+    return load_bundle(write_bundle(destination, fill, manifest))
+
+
+def _demand_one(judged: Judged) -> None:
+    wanted = [c for c in judged.candidates if c.role == "candidate"]
+    if wanted and all(c.status == "failed" for c in wanted):
+        raise GraphError(
+            f"No {wanted[0].precision} engine may be shipped.",
+            got="; ".join(f"{c.id}: {c.reason}" for c in wanted),
+            fix="Choose another recipe (edgeopt recipes), or keep layers in float with --set steps.quantize.skip=[…].",
+        )
+
+
+def _fill(folder: Path, plan: Plan, model: TrainedModel, built: Built, judged: Judged, samples: ParityInputs) -> None:
+    """Everything but the reports and the manifest."""
+    if built.engine is None:
+        raise GraphError("The chosen candidate has no engine.", got=built.planned.id)
+    for path in built.graph.path.parent.glob("model.onnx*"):
+        shutil.copyfile(path, folder / path.name)
+    shutil.copytree(built.engine.directory, folder / layout.ENGINE)
+    if built.graph.calibration is not None:
+        shutil.copyfile(built.graph.calibration, folder / layout.CALIBRATION)
+    layout.write_yaml(folder / layout.RECIPE, plan.recipe)
+    layout.write_yaml(folder / layout.TARGET, plan.target)
+    count = min(layout.MAX_REFERENCE_SAMPLES, len(samples.arrays[0]))
+    outputs = judged.outputs[built.planned.id] or built.graph.reference
+    layout.write_reference(
+        folder,
+        {spec.name: array[:count] for spec, array in zip(model.inputs, samples.arrays, strict=True)},
+        {spec.name: array[:count] for spec, array in zip(model.outputs, outputs, strict=True)},
+    )
+
+
+def _report(
+    context: RunContext,
+    options: CompileOptions,
+    plan: Plan,
+    model: TrainedModel,
+    data: Dataset | None,
+    judged: Judged,
+    candidates: tuple[Candidate, ...],
+    verdict: Verdict,
+    headline: tuple[str, ...],
+) -> Report:
+    layers = next((b.graph.layers for b in judged.built if b.graph.layers), [])
+    first = (plan.recipe_reason,) if plan.recipe_reason and data is None else ()
+    return Report(
+        edgeopt_version=__version__,
+        created=_now(),
+        command=options.command,
+        seed=options.seed,
+        headline=(*first, *headline),
+        model=ModelSection(
+            name=model.name,
+            format=model.format,
+            sha256=model.sha256,
+            parameters=model.parameters,
+            inputs=model.inputs,
+            outputs=model.outputs,
+        ),
+        target=TargetSection(
+            name=plan.target.name,
+            title=plan.target.title,
+            measured_here=plan.measured_here,
+            reason=plan.measured_reason,
+        ),
+        recipe=plan.recipe.model_dump(mode="json"),
+        objective=plan.recipe.objective,
+        data=_data_section(data),
+        device=judged.info,
+        candidates=candidates,
+        verdict=verdict,
+        parity=tuple(context.parity),
+        layers=tuple(layers),
+        stages=tuple(context.stages),
+        events=tuple(context.events),
+    )
+
+
+def _data_section(data: Dataset | None) -> DataSection | None:
+    if data is None:
+        return None
+    return DataSection(
+        name=data.name, task=data.task, fingerprint=data.fingerprint, classes=data.classes, splits=_splits(data)
+    )
+
+
+def _splits(data: Dataset) -> tuple[SplitRow, ...]:
+    return tuple(
+        SplitRow(name=split.name, samples=len(split), how=split.how, fingerprint=split.fingerprint)
+        for split in data.splits.values()
+    )
+
+
+def _manifest(options: CompileOptions, plan: Plan, model: TrainedModel, data: Dataset | None, built: Built) -> Manifest:
+    engine, planned = built.engine, built.planned
+    if engine is None:
+        raise GraphError("The chosen candidate has no engine.", got=planned.id)
+    batch = engine.inputs[0].batch
+    meaning = data.contract if data is not None else InputContract()
+    inputs: list[InputRecord] = []
+    for index, spec in enumerate(model.inputs):
+        # The data's contract speaks of the first input: images, features.
+        known: dict[str, Any] = {} if index else {name: getattr(meaning, name) for name in _MEANING}
+        inputs.append(InputRecord(name=spec.name, dtype=spec.dtype, shape=spec.shape, **known))
+    return Manifest(
+        edgeopt_version=__version__,
+        versions=_versions(),
+        python=platform.python_version(),
+        created=_now(),
+        command=options.command,
+        seed=options.seed,
+        model=ModelRecord(name=model.name, format=model.format, sha256=model.sha256),
+        target=plan.target.name,
+        recipe=plan.recipe.name,
+        runtime=engine.runtime,
+        runtime_version=engine.runtime_version,
+        precision=planned.precision,
+        dialect=planned.rules.dialect if planned.precision == "int8" else "float",
+        engine=EngineRecord(
+            entry=engine.entry,
+            status=engine.status,
+            options=dict(engine.options),
+            next_command=engine.next_command,
+            batch=batch if isinstance(batch, int) else None,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            events=engine.events,
+        ),
+        contract=Contract(
+            inputs=tuple(inputs),
+            outputs=tuple(OutputRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in model.outputs),
+            classes=data.classes if data else (),
+        ),
+        data=DataRecord(name=data.name, fingerprint=data.fingerprint, splits=_splits(data)) if data else None,
+    )
+
+
+_MEANING = ("layout", "value_range", "mean", "std", "preprocessing")
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

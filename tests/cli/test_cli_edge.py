@@ -1,0 +1,54 @@
+"""Exceptions become exit codes in one place."""
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+from edgeopt.cli.edge import run
+from edgeopt.core.errors import DataError
+
+
+def _command(error: BaseException) -> click.Command:
+    @click.command()
+    @click.option("--json", "as_json", is_flag=True)
+    def fail(*, as_json: bool) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_users_error_is_one_line_and_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(_command(DataError("The data has no labels.", got="x.npz", fix="Add y.")), []) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "Error: The data has no labels. Received: x.npz. Add y.\n"
+    assert captured.out == ""
+
+
+def test_a_users_error_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(_command(DataError("Bad.", got=3, fix="Do.")), ["--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error == {"type": "DataError", "message": "Bad. Received: 3. Do.", "what": "Bad.", "got": "3", "fix": "Do."}
+
+
+def test_a_defect_is_exit_3_and_leaves_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(_command(ZeroDivisionError("oops")), []) == 3
+    message = capsys.readouterr().err
+    log = re.search(r"Log: (.+)", message)
+    assert log is not None
+    assert "ZeroDivisionError: oops" in Path(log[1]).read_text()
+    Path(log[1]).unlink()
+
+
+def test_ctrl_c_is_exit_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(_command(KeyboardInterrupt()), []) == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_a_command_may_return_its_code() -> None:
+    @click.command()
+    def four() -> int:
+        return 4
+
+    assert run(four, []) == 4
