@@ -64,7 +64,8 @@ def parse_yaml(text: str, *, where: str, error: type[EdgeOptError]) -> Any:
     except yaml.MarkedYAMLError as reason:
         mark = reason.problem_mark or reason.context_mark
         line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise error(f"{where} is not the YAML that edgeopt reads: {reason.problem}{line}.") from reason
+        said = ", ".join(part for part in (reason.context, reason.problem) if part)
+        raise error(f"{where} is not the YAML that edgeopt reads: {said}{line}.") from reason
     except (yaml.YAMLError, ValueError) as reason:
         raise error(f"{where} is not the YAML that edgeopt reads: {reason}.") from reason
     except RecursionError as reason:
@@ -91,28 +92,43 @@ def validate(model: type[M], value: Any, *, where: str, error: type[EdgeOptError
         # Through JSON, because strict JSON takes a list for a tuple, and strict Python does not.
         return model.model_validate_json(json.dumps(value, allow_nan=False), strict=True)
     except ValidationError as reason:
-        problems = list(_problems(model, reason))
-        raise error(f"{where} is not valid: " + "\n  ".join(problems)) from reason
+        raise error(f"{where} is not valid: " + "\n  ".join(_problems(model, reason))) from reason
 
 
-def _problems(model: type[BaseModel], reason: ValidationError) -> Iterator[str]:
-    for problem in reason.errors(include_url=False):
-        location, kind, got = problem["loc"], problem["type"], _shown(problem["input"])
-        key = _dotted(location)
-        if kind == "extra_forbidden":
-            valid = nearest_first(str(location[-1]), _keys_at(model, location[:-1]))
-            yield f"unknown key {key}; nearest valid key: {valid[0]} (all: {', '.join(valid)})."
-        elif kind == "missing":
-            yield f"{key} is missing."
-        elif kind == "literal_error":
-            yield f"{key} is {got}; choose {problem['ctx']['expected']}."
-        elif kind in {"union_tag_invalid", "union_tag_not_found"}:
-            names = problem.get("ctx", {}).get("expected_tags") or ", ".join(_tags(model.model_fields))
-            yield f"{key} is {got}; it must be one of {names}, with its options below it."
-        elif kind == "value_error":
-            yield (f"{key}: " if key else "") + f"{problem['ctx']['error']}."
-        else:
-            yield f"{key} is {got}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+def _problems(model: type[BaseModel], reason: ValidationError) -> list[str]:
+    """One sentence per problem, misspelled keys first; what only follows from another problem is left out."""
+    errors = reason.errors(include_url=False)
+    unknown, meant = [], set()
+    for problem in errors:
+        if problem["type"] == "extra_forbidden":
+            *parents, name = problem["loc"]
+            valid = nearest_first(str(name), _keys_at(model, tuple(parents)))
+            meant.add((*parents, valid[0]))
+            key = _dotted(problem["loc"])
+            unknown.append(f"unknown key {key}; nearest valid key: {valid[0]} (all: {', '.join(valid)}).")
+    rest = []
+    for problem in errors:
+        place = problem["loc"]
+        causes = (other["loc"] for other in errors if len(other["loc"]) > len(place))
+        follows = problem["type"] == "too_short" and any(cause[: len(place)] == place for cause in causes)
+        if problem["type"] != "extra_forbidden" and place not in meant and not follows:
+            rest.append(_sentence(_dotted(place), dict(problem)))
+    return unknown + rest
+
+
+def _sentence(key: str, problem: dict[str, Any]) -> str:
+    kind, got = problem["type"], _shown(problem["input"])
+    if kind == "missing":
+        return f"{key} is missing."
+    if kind == "literal_error":
+        return f"{key} is {got}; choose {problem['ctx']['expected']}."
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        names = problem.get("ctx", {}).get("expected_tags")
+        choices = f"one of {names}" if names else "a mapping with one key, its name,"
+        return f"{key} is {got}; it must be {choices} with its options below it."
+    if kind == "value_error":
+        return (f"{key}: " if key else "") + f"{problem['ctx']['error']}."
+    return f"{key} is {got}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
@@ -150,10 +166,6 @@ def _models_in(annotation: Any, tag: str | None) -> Iterator[tuple[str | None, t
 def _models_in_metadata(metadata: list[Any]) -> Iterator[tuple[str | None, type[BaseModel]]]:
     for item in metadata:
         yield from _models_in(item, None)
-
-
-def _tags(fields: Any) -> list[str]:
-    return [tag for field in fields.values() for tag, _ in _models_in(field.annotation, None) if tag]
 
 
 def _shown(value: Any) -> str:

@@ -63,7 +63,10 @@ def _options_of(step: Any) -> Any:
     if not isinstance(step, dict):
         return step
     options = next(iter(step.values()))
-    return {} if options is None else options
+    if not isinstance(options, dict):
+        return {} if options is None else options
+    # Strict validation takes a JSON list for a tuple, but what passed through here is Python, where it wants a tuple.
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
 
 _Step = Annotated[
