@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_serializer
 
-__all__ = ["Convert", "Export", "Limits", "Measure", "ParityLimits", "Quantize", "Recipe", "StepConfig"]
+__all__ = ["STEPS", "Convert", "Export", "Limits", "Measure", "ParityLimits", "Quantize", "Recipe", "StepConfig"]
 
 
 class _Frozen(BaseModel):
@@ -49,6 +49,31 @@ class Convert(_Frozen):
 
 StepConfig = Quantize | Convert
 STEPS: dict[str, type[StepConfig]] = {"quantize": Quantize, "convert": Convert}
+
+
+def _name_of(step: Any) -> str | None:
+    """The step's name: that of its class, or the only key of ``{quantize: {…}}``."""
+    if isinstance(step, dict):
+        return str(next(iter(step))) if len(step) == 1 else None
+    return next((name for name, kind in STEPS.items() if type(step) is kind), None)
+
+
+def _options_of(step: Any) -> Any:
+    """What stands below the step's name; nothing there means no options."""
+    if not isinstance(step, dict):
+        return step
+    options = next(iter(step.values()))
+    if not isinstance(options, dict):
+        return {} if options is None else options
+    # Strict validation takes a JSON list for a tuple, but what passed through here is Python, where it wants a tuple.
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+
+
+_Step = Annotated[
+    Annotated[Quantize, BeforeValidator(_options_of), Tag("quantize")]
+    | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
+    Discriminator(_name_of),
+]
 
 
 class Export(_Frozen):
@@ -110,20 +135,12 @@ class Recipe(_Frozen):
     schema_version: Literal[1]
     name: str
     description: str = ""
-    steps: tuple[StepConfig, ...]
+    steps: tuple[_Step, ...]
     export: Export = Export()
     measure: Measure = Measure()
     parity: ParityLimits = ParityLimits()
     limits: Limits = Limits()
     objective: Literal["latency", "size", "accuracy"] = "latency"
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _read_steps(cls, steps: Any) -> Any:
-        """Turn ``- quantize: {…}`` (one key, the step's name) into the step's model."""
-        if not isinstance(steps, (list, tuple)):
-            return steps
-        return tuple(_read_step(step) for step in steps)
 
     @field_serializer("steps")
     def _write_steps(self, steps: tuple[StepConfig, ...]) -> list[dict[str, Any]]:
@@ -133,12 +150,3 @@ class Recipe(_Frozen):
     def step(self, kind: type[Any]) -> Any:
         """The step of this kind, or None."""
         return next((s for s in self.steps if isinstance(s, kind)), None)
-
-
-def _read_step(step: Any) -> Any:
-    if not isinstance(step, dict):
-        return step
-    if len(step) != 1 or next(iter(step)) not in STEPS:
-        raise ValueError(f"a step is one of {', '.join(STEPS)} with its options below it; received {step!r}")
-    name, options = next(iter(step.items()))
-    return STEPS[name].model_validate(options or {})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "Target"]
 
@@ -24,14 +24,16 @@ class Source(_Frozen):
 
 
 class Isa(_Frozen):
-    """The instruction set. ``requires`` and ``excludes`` hold feature names as archspec spells them.
+    """The instruction set. Features are named as archspec spells them.
 
-    A host stands in for the target only where the architecture is equal, all of ``requires`` are there and none of
-    ``excludes`` is: a CPU with VNNI is no witness for one without.
+    A host stands in for the target only where the architecture is equal, all of ``requires`` and at least one of
+    ``requires_any`` (where it has any) are there, and none of ``excludes`` is: a CPU with VNNI is no witness for one
+    without.
     """
 
     arch: Literal["x86_64", "aarch64"]
     requires: tuple[str, ...] = ()
+    requires_any: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
 
 
@@ -63,13 +65,19 @@ class QuantizationRules(_Frozen):
         per_channel_weights: One scale per output channel (axis 0).
         quantized_ops: Ops whose inputs are quantized; every other op stays in float.
         residual_add: Which inputs of a residual Add are quantized: ``none``; ``skip`` (the one that is not
-            produced by a convolution, TensorRT's rule); ``both``.
+            produced by a convolution, TensorRT's rule); ``both``. ``none`` exactly where ``quantized_ops`` has no ``add``.
     """
 
     weight_bits: Literal[7, 8] = 8
     per_channel_weights: bool = True
     quantized_ops: tuple[OpKind, ...]
     residual_add: Literal["none", "skip", "both"]
+
+    @model_validator(mode="after")
+    def _check_add(self) -> Self:
+        if ("add" in self.quantized_ops) == (self.residual_add == "none"):
+            raise ValueError("residual_add is none exactly where quantized_ops has no add")
+        return self
 
 
 class Target(_Frozen):
@@ -82,7 +90,10 @@ class Target(_Frozen):
         default_recipe: Used where the user names none and there is data; ``float_recipe`` where there is none.
         opset: The ONNX opset to export.
         compute_capability: CUDA SM number for TensorRT, e.g. 87.
-        detected: True for ``local``: the ISA is filled in from the machine at hand.
+        detected: True for ``local``: what depends on the CPU is filled in from the machine at hand.
+        identify: For one device rather than a class: texts of which one must be in the machine's own name of its
+            model (``/proc/device-tree/model``) for it to be that device.
+        system: The operating system that it runs; null where any will do.
     """
 
     schema_version: Literal[1]
@@ -101,6 +112,8 @@ class Target(_Frozen):
     compute_capability: int | None = None
     channel_multiple: int = 1
     detected: bool = False
+    identify: tuple[str, ...] = ()
+    system: Literal["linux", "android"] | None = None
     notes: tuple[str, ...] = ()
     sources: tuple[Source, ...] = Field(min_length=1)
 
@@ -108,3 +121,17 @@ class Target(_Frozen):
     def precisions(self) -> tuple[Precision, ...]:
         """Every precision that at least one runtime offers."""
         return tuple(dict.fromkeys(p for runtime in self.runtimes for p in runtime.precisions))
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if ("int8" in self.precisions) != (self.quantization is not None):
+            raise ValueError("quantization is there exactly where a runtime's precisions have int8")
+        for runtime in self.runtimes:
+            if self.opset > runtime.opset_max:
+                raise ValueError(
+                    f"opset {self.opset} is newer than {runtime.name} reads (opset_max {runtime.opset_max})"
+                )
+        names = [runtime.name for runtime in self.runtimes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a runtime comes twice: {', '.join(names)}")
+        return self

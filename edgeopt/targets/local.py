@@ -1,0 +1,67 @@
+"""Targets that describe the machine at hand: what depends on its CPU is filled in."""
+
+from __future__ import annotations
+
+from edgeopt.core.errors import TargetError
+from edgeopt.targets.host import Host
+from edgeopt.targets.schema import Isa, QuantizationRules, RuntimeRules, Target
+
+__all__ = ["VNNI", "fill_in"]
+
+VNNI = ("avx512_vnni", "avx_vnni")
+"""Either one adds products of u8 and s8 in 32 bits; without, pairs are added in 16 bits, which saturate."""
+
+_NOTABLE = (
+    *("avx2", "avx512f", *VNNI, "avx512_bf16", "amx_int8"),
+    *("asimd", "asimddp", "asimdhp", "i8mm", "sve"),
+)
+
+
+def fill_in(target: Target, host: Host) -> Target:
+    """The target with the ISA, cores, memory, dialects and weight bits of ``host``.
+
+    Raises:
+        TargetError: The host's architecture is neither x86-64 nor AArch64.
+    """
+    if host.arch == "x86_64":
+        saturates = not host.features.intersection(VNNI)
+        isa = Isa(arch="x86_64", requires=_notable(host), excludes=VNNI if saturates else ())
+    elif host.arch == "aarch64":
+        saturates = False
+        isa = Isa(arch="aarch64", requires=_notable(host))
+    else:
+        raise TargetError(
+            f"The target {target.name!r} cannot describe this machine.",
+            got=f"a CPU of architecture {host.arch}",
+            fix="edgeopt compiles for x86_64 and aarch64; name the target that you compile for.",
+        )
+    changes = {
+        "isa": isa,
+        "cores": host.cores,
+        "memory_mib": host.memory_mib,
+        "runtimes": tuple(_runtime(rules, host, saturates=saturates) for rules in target.runtimes),
+        "quantization": _quantization(target.quantization, saturates=saturates),
+        "description": f"{target.description} Here: {host.cpu}, {host.arch}, {', '.join(isa.requires) or 'baseline'}.",
+    }
+    # Through the validators, which model_copy would pass by.
+    return Target.model_validate(target.model_dump() | changes)
+
+
+def _notable(host: Host) -> tuple[str, ...]:
+    return tuple(feature for feature in _NOTABLE if feature in host.features)
+
+
+def _runtime(rules: RuntimeRules, host: Host, *, saturates: bool) -> RuntimeRules:
+    if rules.name == "onnxruntime":
+        x86 = "ort-x86-novnni" if saturates else "ort-x86"
+        return rules.model_copy(update={"dialect": "ort-arm" if host.arch == "aarch64" else x86})
+    if rules.name == "openvino" and host.arch == "aarch64" and "asimddp" not in host.features:
+        # Its int8 raises on Armv8.0 (Cortex-A53, A72).
+        return rules.model_copy(update={"precisions": tuple(p for p in rules.precisions if p != "int8")})
+    return rules
+
+
+def _quantization(rules: QuantizationRules | None, *, saturates: bool) -> QuantizationRules | None:
+    if rules is None or not saturates:
+        return rules
+    return rules.model_copy(update={"weight_bits": 7})

@@ -1,0 +1,170 @@
+"""Conflicts of recipe, target, data and model are found before any work starts."""
+
+import pytest
+
+from edgeopt.core.errors import RecipeError
+from edgeopt.recipes import validate
+from edgeopt.recipes.check import check, default_recipe_name, precisions_of, runtimes_for
+from edgeopt.recipes.load import load_recipe
+from edgeopt.recipes.schema import Convert, Quantize, Recipe
+from edgeopt.targets.load import find_target, list_targets
+
+QUANTIZE = Quantize(precision="int8", observer="histogram", bias_correction=False)
+CONVERT = Convert(dtype="float16")
+TARGETS = list_targets()
+
+
+def recipe(*steps, **rest):
+    return Recipe(schema_version=1, name="mine", steps=steps, **rest)
+
+
+def refuse(wanted, target="x86-vnni", *, match, has_data=True, **rest):
+    with pytest.raises(RecipeError, match=match):
+        check(wanted, find_target(target), has_data=has_data, **{"is_onnx": False} | rest)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("has_data", [True, False])
+def test_each_target_can_carry_out_its_own_defaults(target, has_data):
+    name, why = default_recipe_name(target, has_data)
+    check(load_recipe(name), target, has_data=has_data, is_onnx=False)
+    assert why.endswith(".")
+    assert name in why or has_data
+
+
+def test_without_data_the_default_says_why_it_is_a_float_recipe():
+    name, why = default_recipe_name(find_target("jetson"), has_data=False)
+    assert name == "fp16"
+    assert why == (
+        "No data was given, so nothing can be calibrated and the recipe is 'fp16'; give --data for 'int8-ptq'."
+    )
+
+
+def test_a_target_without_int8_says_so():
+    target = find_target("x86-vnni")
+    floats = tuple(r.model_copy(update={"precisions": ("fp32",)}) for r in target.runtimes)
+    plain = target.model_copy(update={"quantization": None, "default_recipe": "fp32", "runtimes": floats})
+    assert default_recipe_name(plain, has_data=True) == ("fp32", "x86-vnni has no int8; its default is 'fp32'.")
+
+
+def test_float16_is_refused_where_the_runtime_has_no_kernels_for_it():
+    refuse(
+        load_recipe("fp16"),
+        match=r"no runtime of x86-vnni runs fp16 to advantage \(onnxruntime: fp32, int8\); use the recipe 'int8-ptq'",
+    )
+
+
+def test_int8_with_float16_between_needs_one_runtime_that_has_both():
+    both = recipe(QUANTIZE, CONVERT)
+    check(both, find_target("jetson"), has_data=True, is_onnx=False)
+    assert precisions_of(both) == ("int8", "fp16")
+    refuse(both, match="runs int8 with fp16 to advantage")
+
+
+def test_runtimes_are_those_that_offer_the_recipes_precision():
+    local = find_target("local")
+    assert [r.name for r in runtimes_for(load_recipe("fp16"), local)] == ["openvino"]
+    assert [r.name for r in runtimes_for(load_recipe("fp32"), local)] == ["onnxruntime", "openvino"]
+
+
+def test_quantization_without_data_is_refused():
+    refuse(
+        load_recipe("int8-ptq"),
+        has_data=False,
+        match=r"edgeopt never calibrates on random tensors; give --data, or use the recipe 'fp32'",
+    )
+
+
+def test_an_accuracy_limit_without_data_is_refused():
+    refuse(
+        load_recipe("fp32", ["limits.agreement=0.99"]),
+        has_data=False,
+        match=r"limits\.agreement cannot be judged without",
+    )
+
+
+def test_the_objective_accuracy_without_data_is_refused():
+    refuse(load_recipe("fp32", ["objective=accuracy"]), has_data=False, match="objective accuracy cannot be judged")
+
+
+def test_torch_steps_on_an_onnx_model_are_refused():
+    refuse(
+        load_recipe("int8-ptq"),
+        is_onnx=True,
+        match="quantize works on the PyTorch graph, and the model is an ONNX file",
+    )
+
+
+def test_conversion_of_an_onnx_model_is_no_torch_step():
+    check(load_recipe("fp16"), find_target("openvino-cpu"), has_data=False, is_onnx=True)
+
+
+def test_an_onnx_model_newer_than_the_runtime_reads_is_refused():
+    refuse(
+        load_recipe("fp32"),
+        "jetson",
+        is_onnx=True,
+        model_opset=21,
+        match=r"the model has opset 21, newer than jetson-orin-nano reads \(tensorrt up to 20\); export it with 20",
+    )
+    check(load_recipe("fp32"), find_target("jetson"), has_data=False, is_onnx=True, model_opset=20)
+
+
+def test_two_quantize_steps_are_refused():
+    refuse(recipe(QUANTIZE, QUANTIZE), match="it has 2 quantize steps; keep one")
+
+
+def test_two_convert_steps_are_refused():
+    refuse(recipe(CONVERT, CONVERT), "jetson", match="it has 2 convert steps; keep one")
+
+
+def test_conversion_before_quantization_is_refused():
+    refuse(recipe(CONVERT, QUANTIZE), "jetson", match="put quantize first")
+
+
+def test_a_batch_size_that_comes_twice_is_refused():
+    refuse(load_recipe("fp32", ["measure.batch_sizes=[1, 8, 1]"]), match=r"measure\.batch_sizes has 1 more than once")
+
+
+def test_a_percentile_that_nothing_reads_is_refused():
+    refuse(
+        load_recipe("int8-ptq", ["steps.quantize.percentile=99"]),
+        match=r"steps\.quantize\.percentile is 99\.0, which the observer 'histogram' does not read",
+    )
+    both = ["steps.quantize.percentile=99", "steps.quantize.observer=percentile"]
+    check(load_recipe("int8-ptq", both), find_target("x86-vnni"), has_data=True, is_onnx=False)
+
+
+def test_all_conflicts_are_said_at_once():
+    refuse(
+        recipe(CONVERT, QUANTIZE, QUANTIZE),
+        has_data=False,
+        match=r"(?s)2 quantize steps.*quantize first.*to advantage.*random",
+    )
+
+
+class TestValidateModule:
+    def test_everything_that_ships_is_valid(self, capsys):
+        assert validate.main([]) == 0
+        assert capsys.readouterr().err == ""
+
+    def test_files_are_told_apart_and_each_problem_is_a_line(self, tmp_path, capsys):
+        wrong_recipe, wrong_target = tmp_path / "r.yaml", tmp_path / "t.yaml"
+        wrong_recipe.write_text("schema_version: 1\nname: r\nsteps: []\nlimit: {}\n")
+        wrong_target.write_text("nam: t\n")
+        assert validate.main([str(wrong_recipe), str(wrong_target)]) == 1
+        error = capsys.readouterr().err
+        assert "unknown key limit; nearest valid key: limits" in error
+        assert "unknown key nam; nearest valid key: name" in error
+
+    def test_a_target_whose_default_recipe_does_not_ship_is_found(self, monkeypatch, capsys):
+        target = find_target("x86-vnni").model_copy(update={"default_recipe": "int9"})
+        monkeypatch.setattr(validate, "list_targets", lambda: (target,))
+        assert validate.main([]) == 1
+        assert "x86-vnni names the recipe 'int9', which does not ship." in capsys.readouterr().err
+
+    def test_a_default_recipe_that_the_target_cannot_carry_out_is_found(self, monkeypatch, capsys):
+        target = find_target("x86-vnni").model_copy(update={"float_recipe": "fp16"})
+        monkeypatch.setattr(validate, "list_targets", lambda: (target,))
+        assert validate.main([]) == 1
+        assert "no runtime of x86-vnni runs fp16" in capsys.readouterr().err
