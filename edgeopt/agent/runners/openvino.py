@@ -1,0 +1,156 @@
+"""OpenVINO: runs an IR (``model.xml`` beside ``model.bin``) at a static shape."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .contract import BatchError, Ports, RunnerError, check_inputs, first_useful_line
+
+__all__ = ["OpenVinoRunner", "compile_properties", "import_openvino", "open_runner"]
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> OpenVinoRunner:
+    """Open an engine.
+
+    Args:
+        path: The IR's ``.xml`` file.
+        options: ``device``, ``inputs`` and ``outputs`` (the ONNX graph's names in its order), ``dynamic_batch`` (the
+            inputs whose first dimension was dynamic), ``properties`` (further compile properties).
+        threads: Inference threads; None lets OpenVINO choose.
+
+    Raises:
+        RunnerError: OpenVINO is absent or refuses the file; its own words are in the message.
+    """
+    try:
+        ov = import_openvino()
+    except ImportError as error:
+        raise RunnerError(f"openvino cannot be imported: {error}") from error
+    try:
+        core = ov.Core()
+        model = core.read_model(str(path))
+        return OpenVinoRunner(ov, core, model, options, threads)
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise RunnerError(f"OpenVINO cannot open {Path(path).name}: {first_useful_line(error)}") from error
+
+
+def import_openvino() -> Any:
+    """Import openvino without its telemetry.
+
+    ``import openvino`` alone imports ``openvino.tools.ovc``, which sends an event to Intel's statistics server unless
+    the user opted out. Where the package ``openvino_telemetry`` cannot be imported, ovc uses its own silent stub.
+    """
+    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        import openvino  # noqa: PLC0415
+
+        return openvino
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to make an import fail
+    try:
+        import openvino  # noqa: PLC0415
+    finally:
+        del sys.modules[_TELEMETRY]
+    return openvino
+
+
+def compile_properties(options: Mapping[str, Any], threads: int | None) -> dict[str, Any]:
+    """What the model is compiled with: latency, one stream, and float32 where the graph says float32."""
+    made: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # Without it, CPUs with native bfloat16 run a float32 graph in bfloat16.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    if options.get("device", "CPU") == "CPU":
+        # Two engines that are measured in turns must not be pinned to one core.
+        made["ENABLE_CPU_PINNING"] = False
+        if threads is not None:
+            made["INFERENCE_NUM_THREADS"] = threads
+    made.update(options.get("properties", {}))
+    return made
+
+
+class OpenVinoRunner:
+    """A compiled model in memory."""
+
+    def __init__(self, ov: Any, core: Any, model: Any, options: Mapping[str, Any], threads: int | None) -> None:
+        self._core, self._model = core, model
+        self._device = options.get("device", "CPU")
+        self._properties = compile_properties(options, threads)
+        self._dynamic = list(options.get("dynamic_batch", []))
+        self._input_names = list(options.get("inputs") or [port.get_any_name() for port in model.inputs])
+        self._output_names = list(options.get("outputs") or [port.get_any_name() for port in model.outputs])
+        self.version = ov.get_version().split("-")[0]
+        self.fallbacks: list[str] = []
+        self._compile()
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Raises:
+            RunnerError: The inputs are not the engine's, or the run failed.
+        """
+        if self._request is None:
+            raise RunnerError("The engine is closed.")
+        check_inputs(inputs, self.inputs)
+        try:
+            results = self._request.infer([inputs[name] for name in self._input_names], share_inputs=True)
+            return {name: results[index] for index, name in enumerate(self._output_names)}
+        except Exception as error:
+            raise RunnerError(f"OpenVINO failed while running: {first_useful_line(error)}") from error
+
+    def resize(self, batch: int) -> None:
+        """Reshape to another batch and compile again.
+
+        Raises:
+            BatchError: The graph's own batch was fixed, or OpenVINO cannot reshape it.
+        """
+        moving = self._dynamic or [name for name in self._input_names if self.inputs[name][1]]
+        if all(self.inputs[name][1][0] == batch for name in moving):
+            return
+        if not self._dynamic:
+            raise BatchError(f"The graph has a fixed batch; it cannot run at {batch}.")
+        shapes = {
+            index: [batch, *self.inputs[name][1][1:]] if name in self._dynamic else self.inputs[name][1]
+            for index, name in enumerate(self._input_names)
+        }
+        try:
+            self._model.reshape(shapes)
+            self._compile()
+        except Exception as error:
+            raise BatchError(f"OpenVINO cannot reshape to batch {batch}: {first_useful_line(error)}") from error
+
+    def _compile(self) -> None:
+        self._compiled: Any = self._core.compile_model(self._model, self._device, self._properties)
+        self._request: Any = self._compiled.create_infer_request()
+        self.inputs: Ports = {
+            name: _port(port) for name, port in zip(self._input_names, self._compiled.inputs)  # noqa: B905 (3.8)
+        }
+        self.outputs: Ports = {
+            name: _port(port) for name, port in zip(self._output_names, self._compiled.outputs)  # noqa: B905 (3.8)
+        }
+        ran_on = list(self._compiled.get_property("EXECUTION_DEVICES"))
+        self.fallbacks = [
+            f"{self._device} was asked for; {device} runs instead." for device in ran_on if device != self._device
+        ]
+
+    def __enter__(self) -> OpenVinoRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._request = self._compiled = self._model = self._core = None
+
+
+def _port(port: Any) -> Any:
+    shape = [dim.get_length() if dim.is_static else "?" for dim in port.get_partial_shape()]
+    return str(np.dtype(port.get_element_type().to_dtype())), shape

@@ -1,0 +1,141 @@
+"""What every backend needs to know of an ONNX file: its inputs and outputs, its quantized nodes, its files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from edgeopt.core.errors import BackendError, EdgeOptError
+from edgeopt.core.spec import Dim, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["WEIGHTED_OPS", "Graph", "copy_graph", "read_graph"]
+
+WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# They move values and leave them as they are: int8 on one side is int8 on the other.
+_PASS_THROUGH = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """An ONNX file, read without its external weights.
+
+    Attributes:
+        inputs: What a caller feeds; initializers are not among them.
+        outputs: A dimension that the file leaves open is named ``?``.
+        quantized: Names of the nodes with weights whose data and weight both come from DequantizeLinear: what a
+            runtime with int8 kernels runs in int8.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    quantized: tuple[str, ...]
+
+    @property
+    def dynamic_batch(self) -> tuple[str, ...]:
+        """Names of the inputs whose first dimension may vary."""
+        return tuple(spec.name for spec in self.inputs if spec.has_dynamic_batch)
+
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators."""
+        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+    def require_batch_only(self, runtime: str) -> None:
+        """Refuse an input that varies beyond its first dimension.
+
+        Raises:
+            BackendError: There is one.
+        """
+        for spec in self.inputs:
+            if any(isinstance(dim, str) for dim in spec.shape[1:]):
+                raise BackendError(
+                    f"{runtime} is compiled for fixed sizes, and an input varies beyond its batch.",
+                    got=spec,
+                    fix="Give the model fixed sizes: --input NAME:DTYPE[batch,3,224,224].",
+                )
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an ONNX file's structure.
+
+    Raises:
+        BackendError: The file is not an ONNX model, or one of its inputs or outputs has no type that edgeopt knows.
+    """
+    import onnx  # noqa: PLC0415 (the doctor asks what is installed and imports none of it)
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise BackendError("The ONNX file cannot be read.", got=error) from error
+    except Exception as error:  # protobuf's DecodeError; the class depends on protobuf's implementation
+        raise BackendError("The file is not an ONNX model.", got=path, fix="It may be truncated.") from error
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    fed = [value for value in model.graph.input if value.name not in initialized]
+    try:
+        return Graph(
+            path=path,
+            model=model,
+            inputs=tuple(_spec(value) for value in fed),
+            outputs=tuple(_spec(value) for value in model.graph.output),
+            quantized=tuple(_quantized(model)),
+        )
+    except (EdgeOptError, KeyError, TypeError) as error:
+        raise BackendError("An input or output of the ONNX file has no usable type.", got=error) from error
+
+
+def copy_graph(graph: Graph, directory: Path, name: str = "model.onnx") -> Path:
+    """Copy the ONNX file and its external weights into ``directory``.
+
+    Raises:
+        BackendError: External data lies outside the model's folder, or is missing.
+    """
+    for location in sorted(_external_files(graph.model)):
+        relative = PurePosixPath(location)
+        source = graph.path.parent / relative
+        inside = source.resolve().is_relative_to(graph.path.parent.resolve())
+        if relative.is_absolute() or not inside:
+            raise BackendError("The ONNX file's external data points outside its folder.", got=repr(location))
+        if not source.is_file():
+            raise BackendError("The ONNX file's external data is missing.", got=repr(location))
+        destination = directory / relative
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, destination)
+    return Path(shutil.copyfile(graph.path, directory / name))
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    from onnx.helper import tensor_dtype_to_np_dtype  # noqa: PLC0415
+
+    kind = value.type.tensor_type
+    dtype = str(tensor_dtype_to_np_dtype(kind.elem_type))
+    dims: list[Dim] = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
+    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
+
+
+def _quantized(model: onnx.ModelProto) -> Iterator[str]:
+    makers = {name: node for node in model.graph.node for name in node.output}
+
+    def from_int8(name: str) -> bool:
+        maker = makers.get(name)
+        while maker is not None and maker.op_type in _PASS_THROUGH:
+            maker = makers.get(maker.input[0])
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    for node in model.graph.node:
+        if node.op_type in WEIGHTED_OPS and len(node.input) > 1 and all(map(from_int8, node.input[:2])):
+            yield node.name or node.output[0]
+
+
+def _external_files(model: onnx.ModelProto) -> set[str]:
+    tensors = list(model.graph.initializer)
+    for node in model.graph.node:
+        tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
+    return {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}

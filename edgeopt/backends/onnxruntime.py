@@ -1,0 +1,155 @@
+"""ONNX Runtime on a CPU: the ONNX file as it is, with the session options that suit the target."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeopt.agent.runners import onnxruntime as runner
+from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.graphs import Graph, copy_graph, read_graph
+from edgeopt.backends.support import (
+    HostRunner,
+    check_options,
+    coverage_events,
+    installed_version,
+    require_installed,
+    wrap,
+)
+from edgeopt.core.engine import Engine, Runner
+from edgeopt.core.errors import BackendError
+from edgeopt.core.events import Event
+from edgeopt.targets.schema import RuntimeRules, Target
+
+__all__ = ["OPTIONS", "OnnxRuntimeBackend", "check_opset", "float_nodes", "runner_options", "session_config"]
+
+HOW_TO_GET = "pip install 'edgeopt[onnxruntime]'"
+OPTIONS: Mapping[str, type | tuple[type, ...]] = {
+    "providers": (list, tuple),
+    "graph_optimization_level": str,
+    "disabled_optimizers": (list, tuple),
+}
+"""Options by name; session configuration entries (``session.…``) stand beside them."""
+CONFIG_PREFIXES = ("session.", "optimization.", "ep.", "mlas.", "memory.")
+LEVELS = ("disable", "basic", "extended", "layout", "all")
+_FLOAT_OPS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+
+
+class OnnxRuntimeBackend:
+    """The ``onnxruntime`` backend. An engine is ``model.onnx``; ONNX Runtime optimizes it when it is opened."""
+
+    name = "onnxruntime"
+
+    def available(self) -> Availability:
+        """Whether it is installed."""
+        return Availability(
+            version=installed_version("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+            brings="int8 and float on x86 and ARM CPUs",
+            how_to_get=HOW_TO_GET,
+        )
+
+    def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
+        """Whether the options are known and the opset is one that the target's runtime reads."""
+        runner_options(rules)
+        return check_opset(read_graph(graph), rules, "ORT001")
+
+    def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
+        """Copy the graph, and open it once to see that ONNX Runtime takes it and what it leaves in float."""
+        version = require_installed(self.name, self.available().version, HOW_TO_GET)
+        options = runner_options(rules)
+        read = read_graph(graph)
+        path = copy_graph(read, directory)
+        with HostRunner.open(runner.open_runner, path, options, 1) as opened:
+            fallbacks = tuple(Event(kind="fallback", stage="compile", message=text) for text in opened.fallbacks)
+        left = float_nodes(path, options, read)
+        where = f"ONNX Runtime {version} on this machine"
+        return Engine(
+            runtime=self.name,
+            runtime_version=version,
+            directory=directory,
+            entry=path.name,
+            status="built",
+            inputs=read.inputs,
+            outputs=read.outputs,
+            options=options,
+            events=fallbacks + coverage_events("compile", read.quantized, left, where),
+        )
+
+    def load(self, engine: Engine, threads: int | None) -> Runner:
+        """Open an engine in this process."""
+        return HostRunner.open(runner.open_runner, engine.path, engine.options, threads)
+
+
+def runner_options(rules: RuntimeRules) -> dict[str, Any]:
+    """The target's options, complete: what a runner needs to run the engine as compiled.
+
+    Raises:
+        BackendError: An option is unknown or malformed.
+    """
+    config = session_config(rules)
+    given = check_options(rules, OPTIONS, others=config)
+    level = given.get("graph_optimization_level", "all")
+    if level not in LEVELS:
+        raise BackendError(
+            "ONNX Runtime has no such optimization level.", got=repr(level), fix=f"Use one of {', '.join(LEVELS)}."
+        )
+    return {
+        "providers": list(given.get("providers", ["CPUExecutionProvider"])),
+        "graph_optimization_level": level,
+        "disabled_optimizers": list(given.get("disabled_optimizers", [])),
+        "config": config,
+    }
+
+
+def session_config(rules: RuntimeRules) -> dict[str, str]:
+    """The session configuration entries among the target's options: ONNX Runtime's own keys, which have a dot.
+
+    Raises:
+        BackendError: A value is not a text, a bool or an int.
+    """
+    # A spinning thread of an idle engine takes the core that the engine beside it is measured on.
+    entries = {"session.intra_op.allow_spinning": "0"}
+    for key, value in sorted(rules.options.items()):
+        if key.startswith(CONFIG_PREFIXES):
+            if not isinstance(value, str | int):
+                raise BackendError(f"The session option {key!r} must be a text, a bool or an int.", got=repr(value))
+            entries[key] = str(int(value) if isinstance(value, bool) else value)
+    return entries
+
+
+def check_opset(graph: Graph, rules: RuntimeRules, rule: str) -> list[Finding]:
+    """An error where the graph's opset is newer than the target's runtime reads."""
+    if graph.opset <= rules.opset_max:
+        return []
+    message = f"The graph has opset {graph.opset}; {rules.name} {rules.versions} reads up to {rules.opset_max}."
+    return [Finding(severity="error", rule=rule, node=None, message=message)]
+
+
+def float_nodes(path: Path, options: Mapping[str, Any], graph: Graph) -> list[str]:
+    """The quantized nodes that ONNX Runtime runs in float on this machine.
+
+    A quantized node that reached an int8 kernel is fused away with its Q/DQ; one that did not is still there, under
+    its own name or inside the name of a fusion, in the optimized graph.
+
+    Raises:
+        BackendError: ONNX Runtime refused the graph.
+    """
+    if not graph.quantized:
+        return []
+    import onnx  # noqa: PLC0415
+    import onnxruntime as ort  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        made = runner.session_options(ort, options, 1)
+        made.optimized_model_filepath = str(optimized)
+        try:
+            ort.InferenceSession(str(path), made, providers=["CPUExecutionProvider"])
+            nodes = onnx.load(optimized, load_external_data=False).graph.node
+        except Exception as error:
+            raise wrap("ONNX Runtime cannot optimize the graph.", error) from error
+        kept = {node.name for node in nodes if node.op_type in _FLOAT_OPS}
+        outputs = {name for node in nodes if node.op_type in _FLOAT_OPS for name in node.output}
+    return [node for node in graph.quantized if node in kept or node in outputs]

@@ -1,0 +1,119 @@
+"""Runs ``build_engine.py`` in a process of its own: the script that goes to the device is the one that works here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeopt.backends.support import installed_version
+from edgeopt.core.errors import BackendError
+
+__all__ = [
+    "ENGINE_SCRIPT",
+    "RTX_CAPABILITIES",
+    "BuildReport",
+    "float_nodes",
+    "local_gpu",
+    "rtx_version",
+    "run_build",
+    "tensorrt_version",
+]
+
+ENGINE_SCRIPT = Path(__file__).with_name("on_device") / "build_engine.py"
+# What TensorRT-RTX 1.7 builds int8 for without that GPU; it refuses 87 (Orin), 90, 100 and 110 (Thor).
+RTX_CAPABILITIES = (80, 86, 89, 120, 121)
+_TIMEOUT_S = 3600
+# Kernels that multiply by weights, as TensorRT-RTX's layer dump names them.
+_MULTIPLIERS = frozenset({"correlation", "convolution", "conv", "gemm", "matmul", "matrix_multiply"})
+_FIND_GPU = """
+import ctypes
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    raise SystemExit(0)
+device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+if cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(device), 0) == 0:
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    print(major.value * 10 + minor.value)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """What ``build_engine.py`` said.
+
+    Attributes:
+        error: Its first error with its advice, or None.
+        parsed: Whether the model was parsed, even where it could not be built.
+        kernels: Name, type, ONNX nodes and int8 or not, of every kernel; empty where nothing was built.
+    """
+
+    version: str
+    error: str | None
+    parsed: bool
+    kernels: tuple[Mapping[str, Any], ...]
+
+
+def rtx_version() -> str | None:
+    """The installed version of TensorRT-RTX, or None."""
+    return installed_version("tensorrt-rtx")
+
+
+def tensorrt_version() -> str | None:
+    """The installed version of full TensorRT, ``unknown`` where it came without metadata, or None."""
+    version = installed_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    return version or ("unknown" if importlib.util.find_spec("tensorrt") else None)
+
+
+def local_gpu() -> int | None:
+    """The compute capability of this machine's first NVIDIA GPU, e.g. 87, or None. Asked in another process."""
+    done = subprocess.run([sys.executable, "-P", "-c", _FIND_GPU], capture_output=True, text=True, check=False)
+    text = done.stdout.strip()
+    return int(text) if text.isdigit() else None
+
+
+def run_build(*arguments: str) -> BuildReport:
+    """Run the script with ``arguments`` and read its report.
+
+    Raises:
+        BackendError: The process crashed, hung, or wrote no report: TensorRT's own last words are in the message.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        report = Path(folder) / "report.json"
+        # -P: the script's folder must not shadow an installed package.
+        command = [sys.executable, "-P", "-W", "ignore", str(ENGINE_SCRIPT), *arguments, "--report", str(report)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise BackendError("TensorRT did not finish within an hour.") from error
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise BackendError("TensorRT crashed on this graph.", got=name, fix="Please report the graph to NVIDIA.")
+        if not report.is_file():
+            said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+            raise BackendError("The TensorRT build ended without a report.", got=said[-1])
+        read = json.loads(report.read_text())
+    return BuildReport(
+        version=str(read["version"]),
+        error=read["errors"][0] if read["errors"] else None,
+        parsed="layers" in read,
+        kernels=tuple(read["kernels"]),
+    )
+
+
+def float_nodes(quantized: Iterable[str], kernels: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The quantized ONNX nodes that no int8 kernel serves."""
+    served: set[str] = set()
+    for kernel in kernels:
+        if kernel["int8"] and kernel["type"] in _MULTIPLIERS:
+            served.update(kernel["onnx"])
+    return [node for node in quantized if node not in served]
