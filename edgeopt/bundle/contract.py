@@ -18,7 +18,7 @@ __all__ = ["InputChecker"]
 _log = logging.getLogger(__name__)
 
 # By the transposition that would mend the array: what it looks like, what the model takes.
-_LAYOUTS = {(0, 3, 1, 2): ("NHWC", "NCHW"), (0, 2, 3, 1): ("NCHW", "NHWC")}
+_LAYOUTS: dict[tuple[int, ...], tuple[str, str]] = {(0, 3, 1, 2): ("NHWC", "NCHW"), (0, 2, 3, 1): ("NCHW", "NHWC")}
 _NUMBERS = "fiu"
 
 

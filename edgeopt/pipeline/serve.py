@@ -10,11 +10,11 @@ from typing import Self
 
 import numpy as np
 
+from edgeopt.bundle.contract import InputChecker
 from edgeopt.bundle.layout import ENGINE
 from edgeopt.bundle.load import Bundle, load_bundle, verify_files
 from edgeopt.core.engine import Arrays, Engine, Runner
 from edgeopt.core.errors import BundleError
-from edgeopt.bundle.contract import InputChecker
 
 __all__ = ["LoadedBundle", "load", "open_engine", "run_in_batches"]
 

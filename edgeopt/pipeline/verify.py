@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from edgeopt.bundle.contract import InputChecker
 from edgeopt.bundle.layout import ENGINE, REFERENCE_INPUTS, REFERENCE_OUTPUTS, read_reference
 from edgeopt.bundle.load import Bundle, Problem, load_bundle, verify_files
 from edgeopt.core.engine import Arrays
-from edgeopt.core.errors import BackendError, BundleError, DataError
-from edgeopt.pipeline.serve import LoadedBundle, open_engine
+from edgeopt.core.errors import BackendError, BundleError
+from edgeopt.pipeline.serve import open_engine, run_in_batches
 
 __all__ = ["TOLERANCES", "OutputRow", "VerifyResult", "verify_bundle"]
 
@@ -83,36 +84,38 @@ def verify_bundle(path: Path | str, *, threads: int | None = None) -> VerifyResu
     An engine whose own files or references were changed is not run.
 
     Raises:
-        BundleError: This is no bundle, or its manifest cannot be read.
+        BundleError: This is no bundle, its manifest cannot be read, or its reference samples are not its engine's.
+        DataError: The reference inputs do not fit the bundle's own contract.
     """
     bundle = load_bundle(path, complete=False)
     problems = tuple(verify_files(bundle))
-    run = _run(bundle, problems, threads)
-    if isinstance(run, str):
-        return VerifyResult(
-            files_ok=not problems, problems=problems, files=len(bundle.manifest.files), outputs="not_run", reason=run
-        )
-    got, wanted = run
-    share, tolerance = TOLERANCES[bundle.manifest.precision]
-    rows = tuple(_compare(name, got[name], wanted[name], share) for name in wanted)
+    files = len(bundle.manifest.files)
+    reason = _why_not(bundle, problems)
+    if not reason:
+        try:
+            rows, samples = _run(bundle, threads)
+        except BackendError as error:
+            reason = str(error)
+    if reason:
+        return VerifyResult(files_ok=not problems, problems=problems, files=files, outputs="not_run", reason=reason)
     return VerifyResult(
         files_ok=not problems,
         problems=problems,
-        files=len(bundle.manifest.files),
+        files=files,
         outputs="compared",
-        samples=len(next(iter(wanted.values()))),
+        samples=samples,
         rows=rows,
-        tolerance=tolerance,
+        tolerance=TOLERANCES[bundle.manifest.precision][1],
         max_abs=float(np.max([row.max_abs for row in rows])),
     )
 
 
-def _run(bundle: Bundle, problems: tuple[Problem, ...], threads: int | None) -> tuple[Arrays, Arrays] | str:
-    """The engine's outputs and the reference's, or why there are none."""
+def _why_not(bundle: Bundle, problems: tuple[Problem, ...]) -> str:
+    """Why the engine is not to be run; empty where it is."""
+    manifest = bundle.manifest
     touched = [p.path for p in problems if p.path.startswith(f"{ENGINE}/") or p.path in _REFERENCES]
     if touched:
         return f"files it needs are not as written: {', '.join(touched)}"
-    manifest = bundle.manifest
     if manifest.engine.status != "built":
         command = manifest.engine.next_command
         return "the engine is not built" + (f"; on the device run: {command}" if command else "")
@@ -120,19 +123,32 @@ def _run(bundle: Bundle, problems: tuple[Problem, ...], threads: int | None) -> 
         return f"no tolerance is known for precision {manifest.precision!r}"
     if any(name not in manifest.files for name in _REFERENCES):
         return "the bundle holds no reference samples"
-    try:
-        reference = read_reference(bundle.directory)
-        if reference is None:
-            return "the bundle holds no reference samples"
-        inputs, wanted = reference
-        with LoadedBundle(bundle=bundle, runner=open_engine(bundle.engine, threads)) as loaded:
-            predicted = loaded.predict(inputs)
-    except (BackendError, BundleError, DataError) as error:
-        return str(error)
-    got = predicted if isinstance(predicted, dict) else {bundle.engine.outputs[0].name: predicted}
-    if {n: a.shape for n, a in got.items()} != {n: a.shape for n, a in wanted.items()}:
-        return f"the reference outputs {sorted(wanted)} are not of the form that the engine gives: {sorted(got)}"
-    return got, wanted
+    return ""
+
+
+def _run(bundle: Bundle, threads: int | None) -> tuple[tuple[OutputRow, ...], int]:
+    """One row per output, and the number of samples."""
+    reference = read_reference(bundle.directory)
+    if reference is None:
+        raise BundleError("The bundle's reference samples went away while they were read.", got=bundle.directory)
+    inputs, wanted = reference
+    arrays = InputChecker(bundle.manifest.contract, bundle.engine)(inputs)
+    with open_engine(bundle.engine, threads) as runner:
+        got = run_in_batches(runner, bundle.engine, arrays)
+    shapes, reference_shapes = _shapes(got), _shapes(wanted)
+    if shapes != reference_shapes:
+        raise BundleError(
+            "The engine's outputs are not of the form of the reference outputs.",
+            got=f"{shapes}, and the reference has {reference_shapes}",
+            fix="Compile the model again with `edgeopt compile`.",
+        )
+    share = TOLERANCES[bundle.manifest.precision][0]
+    samples = len(next(iter(inputs.values())))
+    return tuple(_compare(name, got[name], wanted[name], share) for name in wanted), samples
+
+
+def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    return {name: arrays[name].shape for name in sorted(arrays)}
 
 
 def _compare(name: str, got: np.ndarray, wanted: np.ndarray, share: float) -> OutputRow:
