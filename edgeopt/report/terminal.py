@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeopt.bundle.document import Report
-from edgeopt.report.format import figure, label, plain
+from edgeopt.report.format import figure, label, limit_text, plain
 from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
 from edgeopt.report.table import Cell, Column, Comparison, comparison
 
@@ -92,9 +92,14 @@ def _print_verdict(report: Report, console: Console) -> None:
     console.print()
     badge = Text.assemble((verdict.status, VERDICT_STYLES[verdict.status]), "  ", plain(verdict.summary))
     console.print(badge)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for row in verdict.limits:
         text = f"{limit_text(row)}: {figure(row.figure)}. {plain(row.message)}"
-        console.print(indented(Text.assemble((f"{row.status:<14}", VERDICT_STYLES[row.status]), text)))
+        grid.add_row(Text(f"  {row.status}", style=VERDICT_STYLES[row.status]), Text(text))
+    if verdict.limits:
+        console.print(grid)
 
 
 def _print_candidates(report: Report, console: Console) -> None:
