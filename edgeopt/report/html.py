@@ -33,7 +33,7 @@ def to_html(report: Report) -> str:
         report=report,
         shipped=shipped,
         keys=key_figures(report),
-        table=comparison(report, detail=True),
+        table=comparison(report),
         plots=all_plots(report),
         missing=not_measured(report),
         fallbacks=events(report, "fallback"),

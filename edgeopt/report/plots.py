@@ -27,7 +27,7 @@ class Plot:
 
     Attributes:
         caption: How to read it.
-        svg: The drawing; empty where there is nothing to draw, then ``missing`` says why.
+        svg: The drawing; None where there is nothing to draw, then ``missing`` says why.
         legend: CSS class and name of each candidate drawn.
         heads: The data table's column titles.
         rows: Its cells.
@@ -36,7 +36,7 @@ class Plot:
     key: str
     title: str
     caption: str
-    svg: Markup = Markup("")
+    svg: Markup | None = None
     missing: str = ""
     legend: tuple[tuple[str, str], ...] = ()
     heads: tuple[str, ...] = ()
@@ -82,11 +82,16 @@ def _trade_off(report: Report) -> Plot:
         words = f"{plain(candidate.id)}: {figure(right)}, {figure(speed)}"
         ring = [element("circle", cx=cx, cy=cy, r=11, class_="ring")] if candidate.shipped else []
         dot = element("circle", cx=cx, cy=cy, r=6, class_="dot")
-        whiskers = _whiskers(x, y, speed, right, cx, cy)
+        whiskers = [*_whisker(x, speed, cy, upright=False), *_whisker(y, right, cx, upright=True)]
         style = style_of(report, candidate)
         marks.append(element("g", element("title", words), *whiskers, *ring, dot, class_=style))
         spots.append((cx, cy, plain(candidate.id)))
     taken = [(cx - 8, cy - 8, cx + 8, cy + 8) for cx, cy, _ in spots]
+    taken += [
+        (cx - 2, y(m.interval.high), cx + 2, y(m.interval.low))
+        for (cx, _, _), (_, _, m) in zip(spots, points, strict=True)
+        if m.interval
+    ]
     labels = [
         text(lx, ly, name, anchor=anchor, class_="name")
         for (lx, ly, anchor), (_, _, name) in zip(place_labels(spots, taken, right_edge), spots, strict=True)
@@ -178,10 +183,7 @@ def _class_drop(report: Report) -> Plot:
     for index, row in enumerate(shown):
         cy = top + _ROW * (index + 0.5)
         value = row.drop.value or 0.0
-        bar = []
-        if row.drop.interval is not None:
-            ends = x(row.drop.interval.low), x(row.drop.interval.high)
-            bar = [element("line", x1=ends[0], x2=ends[1], y1=cy, y2=cy, class_="whisker")]
+        bar = _whisker(x, row.drop, cy, upright=False)
         words = f"{plain(row.label)}: {figure(row.drop)}, n {row.samples}"
         dot = element("circle", cx=x(value), cy=cy, r=5, class_="dot")
         parts.append(element("g", element("title", words), *bar, dot, class_=style_of(report, shipped)))
@@ -263,15 +265,13 @@ def _rotated(x: float, y: float, content: str) -> Markup:
     )
 
 
-def _whiskers(x: Scale, y: Scale, speed: Measurement, right: Measurement, cx: float, cy: float) -> list[Markup]:
-    lines = []
-    if speed.interval is not None:
-        ends = x(speed.interval.low), x(speed.interval.high)
-        lines.append(element("line", x1=ends[0], x2=ends[1], y1=cy, y2=cy, class_="whisker"))
-    if right.interval is not None:
-        ends = y(right.interval.low), y(right.interval.high)
-        lines.append(element("line", x1=cx, x2=cx, y1=ends[0], y2=ends[1], class_="whisker"))
-    return lines
+def _whisker(along: Scale, measurement: Measurement, across: float, *, upright: bool) -> list[Markup]:
+    """The interval as a line, at ``across`` on the other axis; nothing where there is no interval."""
+    if measurement.interval is None:
+        return []
+    start, stop = along(measurement.interval.low), along(measurement.interval.high)
+    x1, x2, y1, y2 = (across, across, start, stop) if upright else (start, stop, across, across)
+    return [element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="whisker")]
 
 
 def _bounds(measurements: Sequence[Measurement], floor: float | None, ceiling: float | None) -> tuple[float, float]:

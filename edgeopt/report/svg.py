@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 from markupsafe import Markup, escape
 
@@ -84,8 +85,8 @@ def place_labels(
     for x, y, label in points:
         width = 7.2 * len(label)
         options = []
-        for dy in (-12.0, 22.0, -28.0, 38.0, -44.0, 54.0):
-            options += [(x + 9, y + dy, "start"), (x - 9, y + dy, "end")]
+        for dx, dy in product((9.0, 34.0), (-12.0, 22.0, -28.0, 38.0, -44.0, 54.0)):
+            options += [(x + dx, y + dy, "start"), (x - dx, y + dy, "end")]
         best, best_cost = options[0], math.inf
         for order, (lx, ly, anchor) in enumerate(options):
             x0 = lx if anchor == "start" else lx - width

@@ -15,7 +15,7 @@ from edgeopt.report.format import figure, label, limit_text, plain
 from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
 from edgeopt.report.table import Cell, Column, Comparison, comparison
 
-__all__ = ["indented", "key_values", "render", "section"]
+__all__ = ["bullet", "indented", "key_values", "render", "render_candidates", "render_verdict", "section"]
 
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 _SHIPPED = "★"
@@ -30,13 +30,13 @@ def render(report: Report, console: Console) -> None:
     console.print(_title(report))
     console.print()
     for line in report.headline:
-        console.print(_bullet(plain(line)))
-    _print_verdict(report, console)
-    _print_candidates(report, console)
+        console.print(bullet(plain(line)))
+    render_verdict(report, console)
+    render_candidates(report, console)
     _print_list(console, "Not measured", [f"{who}: {why}" for who, why in not_measured(report)])
     for candidate in report.candidates:
         if candidate.next_command:
-            console.print(_bullet(f"To build {plain(candidate.id)} on its device:"))
+            console.print(bullet(f"To build {plain(candidate.id)} on its device:"))
             console.print(Text(f"    {plain(candidate.next_command)}", style="bold"), soft_wrap=True)
     _print_list(console, "Fell back", [located.text for located in events(report, "fallback")])
     _print_list(console, "Warnings", [located.text for located in events(report, "warning")])
@@ -79,7 +79,8 @@ def _title(report: Report) -> Text:
     )
 
 
-def _bullet(text: str) -> RenderableType:
+def bullet(text: str) -> RenderableType:
+    """One point of a list, wrapped under itself."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=3, justify="right")
     grid.add_column(overflow="fold")
@@ -87,7 +88,8 @@ def _bullet(text: str) -> RenderableType:
     return grid
 
 
-def _print_verdict(report: Report, console: Console) -> None:
+def render_verdict(report: Report, console: Console) -> None:
+    """Print the verdict and what it rests on, limit by limit."""
     verdict = report.verdict
     console.print()
     badge = Text.assemble((verdict.status, VERDICT_STYLES[verdict.status]), "  ", plain(verdict.summary))
@@ -102,7 +104,8 @@ def _print_verdict(report: Report, console: Console) -> None:
         console.print(grid)
 
 
-def _print_candidates(report: Report, console: Console) -> None:
+def render_candidates(report: Report, console: Console) -> None:
+    """Print the comparison, in as many tables as the width asks for, and why figures are missing."""
     table = comparison(report)
     console.print(section("Candidates"))
     for columns in _pages(table, console.width):
@@ -162,7 +165,7 @@ def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
     if lines:
         console.print(section(title))
         for line in lines:
-            console.print(_bullet(line))
+            console.print(bullet(line))
 
 
 def _print_parity(report: Report, console: Console) -> None:
