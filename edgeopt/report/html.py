@@ -1,0 +1,48 @@
+"""The report as one HTML file: no script, no request, nothing from outside taken as markup."""
+
+from __future__ import annotations
+
+import json
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgeopt.bundle.document import Report
+from edgeopt.report.format import conditions_text, figure, label, limit_text, plain
+from edgeopt.report.plots import all_plots, style_of
+from edgeopt.report.summary import events, key_figures, layer_summary, not_measured
+from edgeopt.report.table import comparison
+
+__all__ = ["to_html"]
+
+
+def to_html(report: Report) -> str:
+    """The whole report as a self-contained page; equal reports give equal bytes."""
+    environment = Environment(
+        loader=PackageLoader("edgeopt.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        plain=plain, figure=figure, label=label, limit_text=limit_text, conditions_text=conditions_text
+    )
+    shipped = report.shipped
+    walls = [stage.wall.value or 0.0 for stage in report.stages]
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        shipped=shipped,
+        keys=key_figures(report),
+        table=comparison(report),
+        plots=all_plots(report),
+        missing=not_measured(report),
+        fallbacks=events(report, "fallback"),
+        warnings=events(report, "warning"),
+        notes=events(report, "note"),
+        layer_summary=layer_summary(report),
+        longest=max(walls, default=0.0) or 1.0,
+        total_s=sum(walls),
+        recipe=json.dumps(report.recipe, indent=2, ensure_ascii=False),
+        styles={candidate.id: style_of(report, candidate) for candidate in report.candidates},
+    )
+    return "\n".join(line.rstrip() for line in page.splitlines()) + "\n"

@@ -1,0 +1,164 @@
+"""The report as Markdown, for pull requests and wikis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from edgeopt.bundle.document import Report
+from edgeopt.report.format import conditions_text, figure, label, limit_text, plain
+from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
+from edgeopt.report.table import Cell, comparison
+
+__all__ = ["to_markdown"]
+
+_SPECIAL = set("\\`*_{}[]<>#|~$&!")
+
+
+def to_markdown(report: Report) -> str:
+    """The whole report as GitHub-flavoured Markdown; nothing from outside is taken as markup."""
+    blocks = [
+        f"# {_text(report.model.name)} → {_text(report.target.name)}",
+        f"**{report.verdict.status}**: {_text(report.verdict.summary)}",
+        _bullets(_text(line) for line in report.headline),
+        *_section("Limits", _limits(report)),
+        *_section("Candidates", _candidates(report)),
+        *_section("Not measured", _not_measured(report)),
+        *_section("Fell back", _bullets(_text(located.text) for located in events(report, "fallback"))),
+        *_section("Warnings", _bullets(_text(located.text) for located in events(report, "warning"))),
+        *_section("Is it right", _parity(report)),
+        *_section("Layers", _layers(report)),
+        *_section("Classes", _classes(report)),
+        *_section("Data", _data(report)),
+        *_section("Measured on", _device(report)),
+        *_section("Stages", _stages(report)),
+        *_section("How to make it again", _again(report)),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _section(title: str, body: str) -> tuple[str, ...]:
+    return (f"## {title}", body) if body else ()
+
+
+def _limits(report: Report) -> str:
+    rows = [(limit_text(r), figure(r.figure), r.status, plain(r.message)) for r in report.verdict.limits]
+    return _table(("limit", "measured", "", "why"), rows) if rows else ""
+
+
+def _candidates(report: Report) -> str:
+    table = comparison(report, detail=True)
+    heads = ("candidate", *(column.heading for column in table.columns))
+    rows = [
+        (("★ " if row.candidate.shipped else "") + plain(row.candidate.id), *(_cell(cell) for cell in row.cells))
+        for row in table.rows
+    ]
+    legend = f"★ shipped (objective: {_text(report.objective)}). [low, high]: 95 % interval."
+    notes = "\n".join(f"({number}) {_text(note)}  " for number, note in enumerate(table.notes, start=1))
+    return "\n\n".join(part for part in (_table(heads, rows, numbers_from=1), legend, notes) if part)
+
+
+def _cell(cell: Cell) -> str:
+    if cell.kind == "missing":
+        return f"not measured ({cell.note})"
+    return f"{cell.text} {cell.interval}".strip()
+
+
+def _not_measured(report: Report) -> str:
+    lines = [f"{_text(who)}: {_text(why)}" for who, why in not_measured(report)]
+    lines += [
+        f"To build {_text(c.id)} on its device: {_code(c.next_command)}" for c in report.candidates if c.next_command
+    ]
+    return _bullets(lines)
+
+
+def _parity(report: Report) -> str:
+    rows = [
+        (
+            plain(row.stage),
+            plain(row.against),
+            ", ".join(f"{label(m.name)} {figure(m)}" for m in row.figures),
+            plain(row.tolerance),
+            "PASS" if row.passed else "FAIL",
+        )
+        for row in report.parity
+    ]
+    return _table(("stage", "against", "figures", "tolerance", ""), rows) if rows else ""
+
+
+def _layers(report: Report) -> str:
+    if not report.layers:
+        return ""
+    rows = [
+        (plain(r.name), plain(r.op), plain(r.precision), figure(r.sqnr), plain(r.reason)) for r in worst_first(report)
+    ]
+    return _text(layer_summary(report)) + "\n\n" + _table(("layer", "op", "precision", "SQNR", "why"), rows)
+
+
+def _classes(report: Report) -> str:
+    shipped = report.shipped
+    rows = [(plain(r.label), str(r.samples), figure(r.accuracy), figure(r.drop)) for r in shipped.classes]
+    return _table(("class", "samples", "accuracy", "drop"), rows) if rows else ""
+
+
+def _data(report: Report) -> str:
+    if report.data is None:
+        return "No data was given: nothing was calibrated, and accuracy was not measured."
+    head = f"{_text(report.data.name)}, {_text(report.data.task)}, fingerprint {_code(report.data.fingerprint[:16])}"
+    rows = [(plain(s.name), f"{s.samples:,}", plain(s.how), s.fingerprint[:16]) for s in report.data.splits]
+    return head + "\n\n" + _table(("split", "samples", "how", "fingerprint"), rows)
+
+
+def _device(report: Report) -> str:
+    lines = [_text(measured_on(report)), f"Instruction set: {_text(', '.join(report.device.isa)) or 'not known'}"]
+    lines += [f"{_text(name)}: {_text(value)}" for name, value in report.device.conditions.items()]
+    lines.append(f"Target {_text(report.target.name)}: {_text(report.target.reason)}")
+    p50 = report.shipped.figure("latency_p50_ms")
+    if p50 is not None and p50.conditions:
+        lines.append(f"Latency: {_text(conditions_text(p50))}, n {p50.n}")
+    return _bullets(lines)
+
+
+def _stages(report: Report) -> str:
+    rows = [(plain(s.name), figure(s.wall), "cached" if s.cached else "") for s in report.stages]
+    return _table(("stage", "wall time", ""), rows) if rows else ""
+
+
+def _again(report: Report) -> str:
+    recipe = json.dumps(report.recipe, indent=2, ensure_ascii=False)
+    fence = _fence(recipe + report.command)
+    versions = f"edgeopt {_text(report.edgeopt_version)}, seed {report.seed}, {_text(report.created)}"
+    model = f"{_text(report.model.name)} ({_text(report.model.format)}), {report.model.parameters:,} parameters"
+    return (
+        f"{fence}sh\n{plain(report.command)}\n{fence}\n\n{versions}; model {model}, "
+        f"sha256 {_code(report.model.sha256)}\n\n{fence}json\n{recipe}\n{fence}"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
+    align = ["---:" if numbers_from is not None and i >= numbers_from else "---" for i in range(len(heads))]
+    lines = [heads, *rows]
+    text = [f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines]
+    return "\n".join([text[0], f"| {' | '.join(align)} |", *text[1:]])
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Text as text: what Markdown or HTML would obey is escaped."""
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in plain(text))
+
+
+def _code(text: str) -> str:
+    """Text in a code span that it cannot end."""
+    fence = _fence(text, least=1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{plain(text)}{pad}{fence}"
+
+
+def _fence(text: str, least: int = 3) -> str:
+    """Backticks, one more than the longest run of them in the text."""
+    longest = max((len(run) for run in "".join(c if c == "`" else " " for c in text).split()), default=0)
+    return "`" * max(least, longest + 1)

@@ -1,0 +1,145 @@
+"""The comparison of candidates as rows and columns of text, the same for every renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeopt.bundle.document import Candidate, Report
+from edgeopt.core.measurement import Measurement
+from edgeopt.report.format import MISSING, interval_text, label, plain, unit_text, value_text
+
+__all__ = ["Cell", "Column", "Comparison", "Row", "comparison"]
+
+# In the order a reader asks: is it right, how fast, how big.
+_MAIN = (
+    "accuracy_top1_pct",
+    "drop_pp",
+    "agreement_pct",
+    "latency_p50_ms",
+    "latency_p99_ms",
+    "latency_ratio",
+    "throughput_per_s",
+    "cold_start_ms",
+    "peak_memory_mib",
+    "size_mib",
+)
+_DETAIL = ("latency_p90_ms", "latency_p95_ms")
+_AGAINST_FP32 = ("drop_pp", "agreement_pct", "latency_ratio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One figure over all candidates. ``batch`` tells several throughputs apart."""
+
+    name: str
+    title: str
+    unit: str
+    batch: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title and unit in one."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """The heading over two lines, for narrow columns: its first word, the rest."""
+        first, _, rest = self.heading.partition(" ")
+        return first.rstrip(","), rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One figure as text.
+
+    Attributes:
+        kind: ``value``; ``reference``: the row is what the others are compared with; ``missing``: not measured.
+        text: The number without its unit, or words.
+        interval: ``[low, high]``, or empty.
+        note: Number of the footnote that says why it is missing, from 1; 0 for none.
+        measurement: What stands behind it.
+    """
+
+    kind: Literal["value", "reference", "missing"]
+    text: str
+    interval: str = ""
+    note: int = 0
+    measurement: Measurement | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One candidate."""
+
+    candidate: Candidate
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The table. ``notes``: why figures are missing; a cell's ``note`` counts them from 1."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def comparison(report: Report, *, detail: bool = False) -> Comparison:
+    """Lay out every candidate's figures; a column that no candidate has is left out.
+
+    Args:
+        report: The document.
+        detail: Also the percentiles between p50 and p99.
+    """
+    columns = _columns(report, hidden=() if detail else _DETAIL)
+    notes: list[str] = []
+    rows = tuple(
+        Row(candidate=candidate, cells=tuple(_cell(candidate, column, notes) for column in columns))
+        for candidate in report.candidates
+    )
+    return Comparison(columns=columns, rows=rows, notes=tuple(notes))
+
+
+def _columns(report: Report, hidden: tuple[str, ...]) -> tuple[Column, ...]:
+    found: dict[tuple[str, str], Column] = {}
+    several = _names_with_several(report)
+    # A figure that was measured knows its unit best, so those come first.
+    every = [m for c in report.candidates for m in c.measurements]
+    for measurement in sorted(every, key=lambda m: m.value is None):
+        batch = _batch(measurement, several)
+        if measurement.name not in hidden:
+            title = label(measurement.name) + (f", batch {batch}" if batch else "")
+            column = Column(name=measurement.name, title=title, unit=unit_text(measurement), batch=batch)
+            found.setdefault((measurement.name, batch), column)
+    order = [*_MAIN[:4], *_DETAIL, *_MAIN[4:]]
+    position = {name: index for index, name in enumerate(order)}
+    return tuple(sorted(found.values(), key=lambda c: (position.get(c.name, len(order)), len(c.batch), c.batch)))
+
+
+def _names_with_several(report: Report) -> set[str]:
+    """Figures that one candidate has at several batch sizes."""
+    names = set()
+    for candidate in report.candidates:
+        all_names = [m.name for m in candidate.measurements]
+        names |= {name for name in all_names if all_names.count(name) > 1}
+    return names
+
+
+def _batch(measurement: Measurement, several: set[str]) -> str:
+    return str(measurement.conditions.get("batch", "")) if measurement.name in several else ""
+
+
+def _cell(candidate: Candidate, column: Column, notes: list[str]) -> Cell:
+    of_name = [m for m in candidate.measurements if m.name == column.name]
+    found = next((m for m in of_name if not column.batch or str(m.conditions.get("batch", "")) == column.batch), None)
+    # One refusal ("the engine is not built") without a batch stands for all batches.
+    found = found or next((m for m in of_name if m.value is None and "batch" not in m.conditions), None)
+    if found is not None and found.value is not None:
+        return Cell(kind="value", text=value_text(found), interval=interval_text(found), measurement=found)
+    if found is None and candidate.role == "reference" and column.name in _AGAINST_FP32:
+        return Cell(kind="reference", text="reference")
+    reason = (found.reason if found else None) or candidate.reason or "this run did not ask for it"
+    if plain(reason) not in notes:
+        notes.append(plain(reason))
+    return Cell(kind="missing", text=MISSING, note=notes.index(plain(reason)) + 1, measurement=found)
