@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from edgeopt.core.events import Event
+
 __all__ = ["Batch", "Dataset", "InputContract", "Source", "Split", "SplitName", "Task"]
 
 SplitName = Literal["train", "calibration", "tune", "test"]
@@ -44,7 +46,7 @@ class Split:
     Attributes:
         name: Its purpose.
         source: Where its samples come from.
-        indices: int64 [N], which samples of the source.
+        indices: int64 [N], which samples of the source, in a seeded order: the first few are a fair sample.
         how: One sentence for the manifest: given as such, or split off how, with which seed.
         fingerprint: Sha256 over what the samples contain and their order.
     """
@@ -92,7 +94,10 @@ class Dataset:
         splits: At least ``calibration`` and ``test``; ``tune`` and ``train`` where there is enough.
         classes: Class names, in label order; empty where unknown.
         fingerprint: Sha256 over the splits' fingerprints.
-        contract: What the inputs mean.
+        contract: What the inputs mean; for a model with several, what the first one means.
+        contracts: The same by input name, one per input.
+        licence: The data's licence, ``provenance`` where it comes from, as its manifest says.
+        events: What the user must know, e.g. samples that are in two given splits.
     """
 
     name: str
@@ -101,3 +106,7 @@ class Dataset:
     fingerprint: str
     classes: tuple[str, ...] = ()
     contract: InputContract = field(default_factory=InputContract)
+    contracts: Mapping[str, InputContract] = field(default_factory=dict)
+    licence: str | None = None
+    provenance: str | None = None
+    events: tuple[Event, ...] = ()
