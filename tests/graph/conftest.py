@@ -184,7 +184,9 @@ class MobileNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
-        self.blocks = nn.Sequential(Inverted(8, 8, 1), Inverted(8, 16, 2), Inverted(16, 16, 1), Inverted(16, 16, 1))
+        self.blocks = nn.Sequential(
+            Inverted(8, 8, 1), Inverted(8, 8, 1), Inverted(8, 16, 2), *[Inverted(16, 16, 1) for _ in range(4)]
+        )
         self.head = nn.Sequential(nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6())
         self.fc = nn.Linear(32, 10)
 
@@ -248,6 +250,21 @@ class Branches(nn.Module):
         return self.fc(torch.flatten(nn.functional.max_pool2d(y, 4), 1))
 
 
+class Pooled(nn.Module):
+    """The plain classifier: convolution, ReLU, max-pooling, twice; then two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
@@ -258,6 +275,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (20,)),
     "vit": (ViT, (3, 32, 32)),
     "branches": (Branches, (3, 32, 32)),
+    "pooled": (Pooled, (1, 8, 8)),
 }
 
 
