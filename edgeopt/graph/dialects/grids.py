@@ -1,0 +1,150 @@
+"""Calibrated ranges on a runtime's own grid: the same points, or finer ones, never coarser."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeopt.core.errors import GraphError
+from edgeopt.core.events import Event
+from edgeopt.graph.passes.hoist_quantize import MOVES
+from edgeopt.graph.qdq import Point, activation_points, array_of, set_grid, weighted_nodes
+
+__all__ = ["is_nonnegative", "regrid", "unquantized_outputs", "upper_bound"]
+
+_LEVELS = 255
+_MARGIN = 1 / 16  # of the seen span, on each side: unseen data reach a little further
+_WORTH = 0.75  # a signed tensor gives up its symmetric head-room only for a step that is this much finer (2.5 dB)
+_NONNEGATIVE = frozenset({"Relu", "Softmax", "Sigmoid", "HardSigmoid", "Abs", "Sqrt", "Exp", "ReduceL2"})
+_KEEPS_SIGN = MOVES | {
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceSum",
+    "Identity",
+    "Expand",
+    "Gather",
+    "QuantizeLinear",
+    "DequantizeLinear",
+}
+_KEEPS_BOUND = MOVES | {"GlobalMaxPool", "ReduceMax", "Identity", "Expand", "Gather"}
+_POINTWISE = frozenset({"Mul", "Add"})  # of two non-negative tensors
+
+
+def regrid(model: ir.Model, dtype: str) -> bool:
+    """Write every symmetric int8 activation of ``model`` as ``dtype``, finer where its range allows.
+
+    A grid in the neutral graph has step s and reaches from −128·s to 127·s. Where the tensor fills a part [low, high] of
+    that (nothing below zero or above a bound, by the graph's structure; or what calibration saw, and a margin), the new
+    step is (high − low)/255 < s, with the zero point that puts zero on a point exactly. Elsewhere the points stay, and
+    only their encoding changes.
+
+    Args:
+        dtype: ``uint8``, or ``int8`` for the same grids moved down by 128.
+
+    Returns:
+        Whether all points stayed the same.
+
+    Raises:
+        GraphError: An activation is quantized in a way that no neutral graph has.
+    """
+    same = True
+    shift = 0 if dtype == "uint8" else 128
+    grids = []
+    for point in activation_points(model.graph):
+        if point.dtype != "int8" or point.zero_point != 0:
+            raise GraphError(
+                f"{point.quantize.name!r} is no symmetric int8 point.",
+                got=f"{point.dtype}, zero point {point.zero_point}",
+                fix="A dialect starts from the neutral graph that export writes, not from another dialect.",
+            )
+        grids.append((point, *_grid(point)))
+    for point, scale, zero in grids:
+        same = same and scale == point.scale
+        set_grid(model.graph, point, scale, zero - shift, dtype)
+    return same
+
+
+def is_nonnegative(value: ir.Value | None, depth: int = 64) -> bool:
+    """Whether the graph's structure alone says that ``value`` is never below zero."""
+    node = value.producer() if value is not None else None
+    if node is None:
+        constant = array_of(value)
+        return constant is not None and bool((constant >= 0).all())
+    if depth == 0:
+        return False
+    if node.op_type in _NONNEGATIVE:
+        return True
+    if node.op_type == "Clip":
+        low = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        return (low is not None and low.size == 1 and float(low.reshape(-1)[0]) >= 0) or is_nonnegative(
+            node.inputs[0], depth - 1
+        )
+    if node.op_type == "Concat" or node.op_type in _POINTWISE:
+        return all(is_nonnegative(source, depth - 1) for source in node.inputs)
+    return node.op_type in _KEEPS_SIGN and is_nonnegative(node.inputs[0], depth - 1)
+
+
+def upper_bound(value: ir.Value | None, depth: int = 64) -> float:
+    """What ``value`` never exceeds by the graph's structure alone; infinity where it says nothing."""
+    node = value.producer() if value is not None else None
+    if node is None or depth == 0:
+        return math.inf
+    if node.op_type in ("Softmax", "Sigmoid", "HardSigmoid"):
+        return 1.0
+    if node.op_type == "Clip":
+        limit = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        return math.inf if limit is None or limit.size != 1 else float(limit.reshape(-1)[0])
+    if node.op_type == "Concat":
+        return max(upper_bound(source, depth - 1) for source in node.inputs)
+    if node.op_type in _KEEPS_BOUND:
+        return upper_bound(node.inputs[0], depth - 1)
+    return math.inf
+
+
+def unquantized_outputs(model: ir.Model, runtime: str) -> list[Event]:
+    """One event per convolution that is quantized but that ONNX Runtime leaves in float, as no Q follows it."""
+    return [
+        Event(
+            kind="fallback",
+            stage="dialect",
+            message=f"{runtime} runs this {node.op_type} in float: its output is not quantized.",
+            node=node.metadata_props.get("edgeopt.node", node.name),
+        )
+        for node, _, dequantize in weighted_nodes(model.graph)
+        if dequantize is not None and node.op_type == "Conv" and not _reaches_quantize(node)
+    ]
+
+
+def _grid(point: Point) -> tuple[np.float32, int]:
+    """Step and zero point (as uint8) for ``point``: finer where its range allows, else the same points."""
+    keep = point.scale, 128
+    step = float(point.scale)
+    # what the neutral grid represents within half a step; calibration may have clipped more than that on purpose
+    low, high = -128.5 * step, 127.5 * step
+    seen_low, seen_high = point.low, point.high
+    if seen_low is not None and seen_high is not None:
+        margin = _MARGIN * (max(seen_high, 0.0) - min(seen_low, 0.0))
+        low, high = max(low, seen_low - margin), min(high, seen_high + margin)
+    nonnegative, bound = is_nonnegative(point.tensor), upper_bound(point.tensor)
+    low, high = (0.0 if nonnegative else min(low, 0.0)), min(max(high, 0.0), bound)
+    if not nonnegative and high - low > _WORTH * _LEVELS * step:
+        return keep
+    scale = np.float32((high - low) / _LEVELS)
+    zero = round(-low / float(scale)) if scale > 0 else 0
+    if zero == 0 and high == bound:
+        while np.float32(scale * np.float32(_LEVELS)) > np.float32(bound):
+            scale = np.nextafter(scale, np.float32(0))  # ReLU6 folds into Q only if Q's range lies inside [0, 6]
+    return (scale, zero) if np.finfo(np.float32).tiny < scale < point.scale else keep
+
+
+def _reaches_quantize(node: ir.Node) -> bool:
+    value = node.outputs[0]
+    readers = value.consumers()
+    if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+        readers = readers[0].outputs[0].consumers()
+    return bool(readers) and all(reader.op_type == "QuantizeLinear" for reader in readers)

@@ -1,0 +1,26 @@
+"""OpenVINO on CPUs: uint8 activations, a zero point of its own for every weight."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeopt.graph.dialects.base import Rewrite
+from edgeopt.graph.dialects.grids import regrid
+from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
+
+__all__ = ["DIALECT", "OpenVino"]
+
+
+class OpenVino:
+    """uint8 activations on the full 8 bits of their range; OpenVINO moves Q/DQ itself."""
+
+    name = "openvino"
+
+    def rewrite(self, model: ir.Model) -> Rewrite:
+        """Write every activation as uint8."""
+        run_passes(model, [OwnZeroPoints()])
+        return Rewrite(same_points=regrid(model, "uint8"))
+
+
+DIALECT = OpenVino()

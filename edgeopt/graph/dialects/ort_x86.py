@@ -1,0 +1,34 @@
+"""ONNX Runtime on x86 with VNNI: uint8 activations.
+
+On x86 ONNX Runtime leaves int8 activations in float (it fuses them on ARM only) and folds Relu into Q only at zero
+point 0 of uint8. The kernels multiply uint8 by int8.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeopt.graph.dialects.base import Rewrite
+from edgeopt.graph.dialects.grids import regrid, unquantized_outputs
+from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.hoist_quantize import HoistQuantize
+from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
+from edgeopt.graph.passes.quantize_bias import QuantizeBias
+
+__all__ = ["DIALECT", "OrtX86"]
+
+
+class OrtX86:
+    """uint8 activations on the full 8 bits of their range, Q/DQ moved next to the convolutions."""
+
+    name = "ort-x86"
+
+    def rewrite(self, model: ir.Model) -> Rewrite:
+        """Write every activation as uint8, then move Q/DQ to where ONNX Runtime looks for them."""
+        same = regrid(model, "uint8")
+        same = not run_passes(model, [QuantizeBias()]) and same
+        run_passes(model, [HoistQuantize(), OwnZeroPoints()])
+        return Rewrite(same_points=same, events=tuple(unquantized_outputs(model, "ONNX Runtime")))
+
+
+DIALECT = OrtX86()

@@ -1,0 +1,47 @@
+"""The dialects by name, and how one is applied to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeopt.core.registry import Registry
+from edgeopt.graph.dialects.base import Dialect, DialectResult
+from edgeopt.graph.io import check_onnx, load_onnx, save_onnx
+from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.tidy import Tidy
+
+__all__ = ["DIALECTS", "apply_dialect"]
+
+DIALECTS: Registry[Dialect] = Registry(
+    "dialect",
+    {
+        "float": "edgeopt.graph.dialects.float:DIALECT",
+        "openvino": "edgeopt.graph.dialects.openvino:DIALECT",
+        "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
+        "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
+        "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
+        "tensorrt": "edgeopt.graph.dialects.tensorrt:DIALECT",
+    },
+    "edgeopt.dialects",
+)
+
+
+def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
+    """Write ``source`` in the dialect ``name``.
+
+    Args:
+        name: A name of ``DIALECTS``.
+        source: A neutral graph: symmetric int8 activations, as ``export_onnx`` writes it.
+        destination: Where to write; the same bytes each time.
+
+    Raises:
+        EdgeOptError: There is no such dialect.
+        GraphError: The graph cannot be read, or holds what the dialect's runtime rejects.
+    """
+    dialect = DIALECTS[name]
+    model = load_onnx(source)
+    rewrite = dialect.rewrite(model)
+    run_passes(model, [Tidy()])
+    save_onnx(model, destination)
+    check_onnx(destination)
+    return DialectResult(path=destination, same_points=rewrite.same_points, events=rewrite.events)

@@ -1,0 +1,95 @@
+"""Layer by layer: what quantization cost each weighted layer's output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeopt.core.errors import GraphError
+from edgeopt.graph.io import load_onnx
+from edgeopt.graph.qdq import NODE_KEY, array_of, weighted_nodes
+from edgeopt.graph.taps import RunOnnx, samples_at_a_time, tap
+
+__all__ = ["layer_sqnr"]
+
+_SAMPLES = 8  # per run: all layers' outputs are in memory at once
+
+
+def layer_sqnr(
+    float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarray], run: RunOnnx
+) -> dict[str, float]:
+    """SQNR of each weighted layer's output (bias and folded BatchNorm included), int8 graph against float graph.
+
+    Layers are paired in order; their weights must have the same shapes.
+
+    Args:
+        float_onnx: The float graph, and ``int8_onnx`` the quantized one, of the same program.
+        inputs: One array [N, …] per graph input; a few at a time are run.
+        run: Runs an ONNX file.
+
+    Returns:
+        The layer's name → dB; infinity where the two are identical. The name is that of the fx node in the float
+        program (metadata ``edgeopt.node``); in a graph that this edgeopt did not export, the output value's.
+
+    Raises:
+        GraphError: The two graphs do not have the same layers.
+    """
+    before, after = load_onnx(float_onnx), load_onnx(int8_onnx)
+    layers, quantized = _layers(before), _layers(after)
+    if [shape for _, _, shape in layers] != [shape for _, _, shape in quantized]:
+        raise GraphError(
+            "The float and the int8 graph do not have the same weighted layers.",
+            got=f"{len(layers)} and {len(quantized)}: {_first_other(layers, quantized)}",
+            fix="Export both from the same program.",
+        )
+    size = samples_at_a_time(before, _SAMPLES)
+    count = min(len(array) for array in inputs.values())
+    signal, noise = np.zeros(len(layers)), np.zeros(len(layers))
+    for start in range(0, count - count % size if count >= size else count, size):
+        few = {name: array[start : start + size] for name, array in inputs.items()}
+        expected = tap(float_onnx, [output for _, output, _ in layers], few, run)
+        actual = tap(int8_onnx, [output for _, output, _ in quantized], few, run)
+        for index, ((_, mine, _), (_, theirs, _)) in enumerate(zip(layers, quantized, strict=True)):
+            reference = expected[mine].astype(np.float64)
+            signal[index] += np.square(reference).sum()
+            noise[index] += np.square(reference - actual[theirs]).sum()
+    return {name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(layers)}
+
+
+def _layers(model: ir.Model) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Name, output value and sorted weight shape of each weighted layer, in topological order."""
+    layers, names = [], set()
+    for node, weight, _ in weighted_nodes(model.graph):
+        output = _behind_bias(node).name or ""
+        name = node.metadata_props.get(NODE_KEY, output)
+        name = output if name in names else name
+        names.add(name)
+        layers.append((name, output, tuple(sorted(weight.shape))))
+    return layers
+
+
+def _behind_bias(node: ir.Node) -> ir.Value:
+    """The layer's output: past an Add of a constant vector, or past a BatchNorm."""
+    value = node.outputs[0]
+    readers = value.consumers()
+    if len(readers) != 1 or value.is_graph_output():
+        return value
+    reader = readers[0]
+    if node.op_type == "MatMul" and reader.op_type == "Add":
+        bias = [array_of(other) for other in reader.inputs if other is not value]
+        if bias and bias[0] is not None and bias[0].ndim == 1:
+            return reader.outputs[0]
+    return reader.outputs[0] if reader.op_type == "BatchNormalization" else value
+
+
+def _decibel(signal: float, noise: float) -> float:
+    return math.inf if noise == 0 else 10 * (math.log10(max(signal, 1e-300)) - math.log10(noise))
+
+
+def _first_other(one: list[tuple[str, str, tuple[int, ...]]], other: list[tuple[str, str, tuple[int, ...]]]) -> str:
+    pairs = zip(one, other, strict=False)
+    return next((f"{a[0]} {a[2]}, {b[0]} {b[2]}" for a, b in pairs if a[2] != b[2]), "one has more")
