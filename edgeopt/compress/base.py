@@ -1,0 +1,92 @@
+"""What every step of this room takes and gives. Needs no torch: a recipe is checked before torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from edgeopt.core.events import Event, ProgressListener
+from edgeopt.data.contract import Dataset
+from edgeopt.model.trained import TrainedModel
+from edgeopt.recipes.schema import Recipe
+from edgeopt.targets.schema import Target
+
+__all__ = ["LayerDecision", "Step", "StepContext", "StepResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerDecision:
+    """What became of one layer, and why.
+
+    Attributes:
+        name: As the user knows it: the module's path where there is one, else the graph node. Unique in the model.
+        op: What it computes: ``conv``, ``linear``, ``matmul``, ``add``, ``conv_transpose``, ``recurrent``, …
+        precision: What it computes in from now on.
+        reason: Why, in one phrase.
+        node: The fx node of the returned program that computes it.
+    """
+
+    name: str
+    op: str
+    precision: Literal["int8", "float"]
+    reason: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepContext:
+    """What a step may read beside the model.
+
+    Attributes:
+        data: None where the user gave none.
+        target: What the model is compressed for.
+        seed: Of everything random in the step; the process's own generators are left as they were.
+        progress: Told how far a long stage is.
+    """
+
+    data: Dataset | None
+    target: Target
+    seed: int
+    progress: ProgressListener
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a step made.
+
+    Attributes:
+        model: The new model; the one that came in is unchanged.
+        decisions: One per layer the step judged, in the order of the graph.
+        ranges: Calibrated (low, high) of every quantized activation, in the activation's own unit, before it was
+            made symmetric; keyed by the fx name of its ``quantize_per_tensor`` node in ``model.program``.
+        events: What a reader of the report must know.
+        stats: Figures for the report, JSON values.
+    """
+
+    model: TrainedModel
+    decisions: tuple[LayerDecision, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    stats: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+class Step(Protocol):
+    """One optimization. ``config`` is the step's model of ``recipes/schema.py``."""
+
+    def check(self, config: Any, recipe: Recipe, target: Target, has_data: bool) -> None:
+        """Refuse what cannot work, before any work starts. Pure; imports no torch.
+
+        Raises:
+            RecipeError: The recipe asks for what the target, the data or the other steps rule out.
+        """
+        ...
+
+    def run(self, model: TrainedModel, config: Any, context: StepContext) -> StepResult:
+        """Do it. ``model`` is not mutated.
+
+        Raises:
+            RecipeError: The model is of a form that this step cannot take, or a name in ``config`` matches nothing.
+            DataError: The data does not fit the model.
+        """
+        ...

@@ -1,0 +1,238 @@
+"""Which layers a graph has, what they are called, and which of them the target runs in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edgeopt.compress.attributes import attribute, constant_nodes, source_name
+from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
+from edgeopt.core.errors import RecipeError, nearest_first
+from edgeopt.targets.schema import QuantizationRules
+
+__all__ = ["Layer", "find_layers"]
+
+A = torch.ops.aten
+_OPS: dict[Any, str] = {
+    **dict.fromkeys(CONVS, "conv"),
+    **dict.fromkeys(CONV_TRANSPOSES, "conv_transpose"),
+    A.linear.default: "linear",
+    **dict.fromkeys((A.matmul.default, A.bmm.default, A.mm.default), "matmul"),
+    **dict.fromkeys((A.add.Tensor, A.add_.Tensor), "add"),
+}
+_FLOAT_OPS: dict[Any, tuple[str, str]] = {
+    **dict.fromkeys(
+        (A.gru.input, A.gru.data, A.lstm.input, A.lstm.data, A.rnn_tanh.input, A.rnn_relu.input),
+        ("recurrent", "no runtime quantizes recurrent cells"),
+    ),
+    **dict.fromkeys((A.conv3d.default, A.conv3d.padding), ("conv", "3-D convolutions are not quantized")),
+    A.convolution.default: ("conv", "3-D convolutions are not quantized"),
+    A.conv_transpose3d.input: ("conv_transpose", "3-D convolutions are not quantized"),
+    A.scaled_dot_product_attention.default: (
+        "attention",
+        "a single op here: masked, or the target does not quantize matmul",
+    ),
+    A.embedding.default: ("embedding", "a lookup, not arithmetic"),
+    **dict.fromkeys(
+        (A.addmm.default, A.baddbmm.default, A.einsum.default, A.bilinear.default),
+        ("matmul", "this form of matrix product is not quantized"),
+    ),
+}
+_WEIGHTED = ("conv", "conv_transpose", "linear")
+_THROUGH = (A.relu.default, A.relu_.default, A.hardtanh.default, A.hardtanh_.default, *BATCH_NORMS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One op that int8 could apply to.
+
+    Attributes:
+        name: As the user knows it; unique.
+        op: As ``LayerDecision.op``.
+        node: Its fx node's name.
+        activations: Positions among the node's arguments that are quantized as activations; empty where it is float.
+        reason: Why it is quantized, or why not.
+    """
+
+    name: str
+    op: str
+    node: str
+    activations: tuple[int, ...]
+    reason: str
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it runs in int8."""
+        return bool(self.activations)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether argument 1 is a weight."""
+        return self.op in _WEIGHTED
+
+
+def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str]) -> tuple[Layer, ...]:
+    """Judge every conv, linear, matmul, add and recurrent op of a normalized graph, in its order.
+
+    Args:
+        model: As ``normalize`` returns it.
+        rules: What the target quantizes.
+        skip: Shell patterns of layer names that stay in float.
+
+    Raises:
+        RecipeError: A pattern matches no layer; the nearest names are listed.
+    """
+    constants = constant_nodes(model.graph)
+    found: list[tuple[Node, str, str]] = []  # node, op, why float (empty: could be int8)
+    for node in model.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target in _FLOAT_OPS:
+            found.append((node, *_FLOAT_OPS[node.target]))
+        elif (op := _OPS.get(node.target)) is not None and not _is_bias_add(node, op, constants):
+            found.append((node, op, _why_float(model, node, op, rules, constants)))
+    names = _name_all([(node, op) for node, op, _ in found])
+    _check_patterns(skip, names)
+
+    layers = []
+    for (node, op, why_float), name in zip(found, names, strict=True):
+        pattern = next((p for p in skip if fnmatchcase(name, p)), None)
+        why = f"skipped by the recipe ({pattern!r})" if pattern else why_float
+        activations = () if why else _activations(node, op, rules)
+        reason = why or _why_int8(op, rules, activations)
+        layers.append(Layer(name=name, op=op, node=node.name, activations=activations, reason=reason))
+    return tuple(layers)
+
+
+def _is_bias_add(node: Node, op: str, constants: set[Node]) -> bool:
+    """An addition of a number, a constant or an integer is no residual addition."""
+    if op != "add":
+        return False
+    operands = node.args[:2]
+    return not all(isinstance(o, Node) and o not in constants and _is_float(o) for o in operands)
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _why_float(model: GraphModule, node: Node, op: str, rules: QuantizationRules, constants: set[Node]) -> str:
+    """Why a node cannot be int8; empty where it can."""
+    if op not in rules.quantized_ops:
+        return f"the target does not quantize {op}"
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+        return f"computes in {str(getattr(value, 'dtype', 'an unknown type')).removeprefix('torch.')}, not float32"
+    if op in _WEIGHTED:
+        return _why_weight_float(model, node.args[1])
+    if op == "matmul":
+        constant = [a for a in node.args[:2] if a in constants]
+        return "one factor is a constant that is no matrix of weights" if constant else ""
+    return _why_add_float(node, rules)
+
+
+def _why_weight_float(model: GraphModule, weight: Any) -> str:
+    if not isinstance(weight, Node) or weight.op != "get_attr":
+        return "its weight is computed from the input"
+    values = attribute(model, str(weight.target))
+    if values.dtype != torch.float32:
+        return f"its weight is {str(values.dtype).removeprefix('torch.')}, not float32"
+    if not torch.isfinite(values).all():
+        return "its weight holds NaN or infinity"
+    return ""
+
+
+def _why_add_float(node: Node, rules: QuantizationRules) -> str:
+    if rules.residual_add == "none":
+        return "the target does not quantize residual additions"
+    left, right = node.args[:2]
+    if node.kwargs.get("alpha", 1) != 1:
+        return "a scaled addition"
+    if left is right:
+        return "adds a tensor to itself"
+    if left.meta["val"].ndim != right.meta["val"].ndim:  # type: ignore[union-attr]
+        return "a broadcast, not a residual addition"
+    through = _THROUGH if rules.residual_add == "both" else BATCH_NORMS
+    if not any(_is_conv(operand, through) for operand in (left, right)):
+        return "no convolution feeds it: a residual stream keeps its float precision"
+    return ""
+
+
+def _is_conv(node: Any, through: Sequence[Any]) -> bool:
+    while isinstance(node, Node) and (node.target in through or _is_first_item(node)):
+        node = node.args[0]
+    return isinstance(node, Node) and node.target in (*CONVS, *CONV_TRANSPOSES)
+
+
+def _is_first_item(node: Node) -> bool:
+    """``getitem(batch_norm, 0)``, as decomposition writes it."""
+    return getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0
+
+
+def _activations(node: Node, op: str, rules: QuantizationRules) -> tuple[int, ...]:
+    if op in _WEIGHTED:
+        return (0,)
+    if op == "matmul" or rules.residual_add == "both":
+        return (0, 1)
+    # TensorRT fuses the addition into the convolution before it; the other input, the skip, must be int8.
+    from_conv = [_is_conv(operand, BATCH_NORMS) for operand in node.args[:2]]
+    if all(from_conv):
+        # Either may be the skip; the one that others read too is already int8 for them (MobileNetV2's blocks).
+        shared = [len(operand.users) > 1 for operand in node.args[:2]]  # type: ignore[union-attr]
+        return (0,) if shared[0] and not shared[1] else (1,)
+    return (from_conv.index(False),)
+
+
+def _why_int8(op: str, rules: QuantizationRules, activations: tuple[int, ...]) -> str:
+    if op in _WEIGHTED:
+        grain = "per output channel" if rules.per_channel_weights and op != "conv_transpose" else "per tensor"
+        return f"{rules.weight_bits}-bit weights {grain}, 8-bit input"
+    if op == "add" and len(activations) == 1:
+        return "8-bit skip input"
+    return "8-bit inputs"
+
+
+def _name_all(found: Sequence[tuple[Node, str]]) -> list[str]:
+    names: list[str] = []
+    taken: set[str] = set()
+    for node, op in found:
+        name, number = _name(node, op), 2
+        stem = name
+        while name in taken:
+            name, number = f"{stem}.{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _name(node: Node, op: str) -> str:
+    """The path of the module that owns the weight; else of the module that computes, and the op; else the node."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, kind = (str(stack[-1][0]), str(stack[-1][1]).rpartition(".")[2]) if stack else ("", "")
+    weight = node.args[1] if op in _WEIGHTED and len(node.args) > 1 else None
+    if isinstance(weight, Node) and weight.op == "get_attr":
+        owner = source_name(weight).removesuffix("weight").rstrip("._")
+        # A tied weight is owned elsewhere: then the computing module names the layer.
+        if owner and (not path or owner == path or owner.startswith(f"{path}.")):
+            return owner
+    if not path:
+        return node.name
+    is_leaf = kind.startswith(("Conv", "Linear", "GRU", "LSTM", "RNN", "Embedding"))
+    return path if is_leaf else f"{path}.{op}"
+
+
+def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            nearest = ", ".join(nearest_first(pattern, names)[:8])
+            raise RecipeError(
+                "A skip pattern of the quantize step matches no layer.",
+                got=repr(pattern),
+                fix=f"Layers with the nearest names: {nearest}." if names else "The model has no layer to quantize.",
+            )

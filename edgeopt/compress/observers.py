@@ -1,0 +1,181 @@
+"""The modules that torchao's pt2e puts at every quantized tensor: they watch, then write their own Q/DQ nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e import ObserverBase
+
+from edgeopt.compress.attributes import attribute, constant
+from edgeopt.compress.ranges import INT8_MAX, INT8_MIN, SCALE_FLOOR, Histogram, Observer, choose_range, symmetric_scale
+
+__all__ = ["RANGE_KEY", "ActivationObserver", "NonFiniteError", "WeightObserver", "quantize_weight"]
+
+RANGE_KEY = "edgeopt_range"  # node.meta of a quantize_per_tensor: the (low, high) it was calibrated to
+_CHUNK = 1 << 16  # values binned at once: the working set stays in the cache, and memory constant
+_Q = torch.ops.quantized_decomposed
+
+
+class NonFiniteError(Exception):
+    """An observed activation holds NaN or infinity. Caught where the batch is known."""
+
+
+class ActivationObserver(ObserverBase):  # type: ignore[misc]
+    """Watches one activation, float32 of any shape; passes it on unchanged.
+
+    Attributes:
+        enabled: Whether it still watches; False once the range is fixed.
+        calibrated: The (low, high) that ``fix`` chose.
+    """
+
+    def __init__(self, *, observer: Observer, percentile: float, dtype: torch.dtype = torch.int8, **_: Any) -> None:
+        super().__init__(dtype=dtype, is_dynamic=False)
+        self.observer, self.percentile = observer, percentile
+        self.qscheme, self.ch_axis = torch.per_tensor_symmetric, -1
+        self.quant_min, self.quant_max = INT8_MIN, INT8_MAX
+        self.histogram = Histogram()
+        self.enabled = True
+        self.calibrated: tuple[float, float] | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Count ``x``.
+
+        Raises:
+            NonFiniteError: ``x`` holds NaN or infinity; nothing of it was counted.
+        """
+        if self.enabled and x.numel():
+            self._watch(x.detach())
+        return x
+
+    def _watch(self, x: torch.Tensor) -> None:
+        smallest, largest = (float(v) for v in torch.aminmax(x))
+        if not (np.isfinite(smallest) and np.isfinite(largest)):
+            raise NonFiniteError
+        histogram = self.histogram
+        histogram.widen(smallest, largest)
+        if self.observer == "minmax":
+            return
+        if histogram.width == 0.0:
+            histogram.add_zeros(x.numel())
+            return
+        half, per_bin = histogram.half, 1.0 / histogram.width
+        counts = torch.zeros(2 * half, dtype=torch.int64)
+        for part in x.reshape(-1).split(_CHUNK):
+            # Both factors are exact: the width is a power of two.
+            index = (part * per_bin).floor_().to(torch.int32).add_(half)
+            counts += torch.bincount(index, minlength=2 * half)
+        histogram.add(counts.numpy())
+
+    def fix(self) -> tuple[float, float]:
+        """Choose the range from what was seen, and stop watching."""
+        if self.calibrated is None:
+            if np.isnan(self.histogram.low):  # a branch that no sample took
+                self.histogram.widen(0.0, 0.0)
+            self.calibrated = choose_range(self.histogram, self.observer, self.percentile)
+        self.enabled = False
+        return self.calibrated
+
+    @property
+    def scale(self) -> float:
+        """The step of the symmetric int8 grid; float32, > 0."""
+        return symmetric_scale(*self.fix())
+
+    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale float32 [1] and zero point int64 [1] (0)."""
+        return torch.tensor([self.scale]), torch.zeros(1, dtype=torch.int64)
+
+    def convert(self, model: GraphModule, observed: Node) -> None:
+        """Replace this observer's node by quantize and dequantize; called by torchao's ``convert_pt2e``."""
+        arguments = (self.scale, 0, self.quant_min, self.quant_max, torch.int8)
+        with model.graph.inserting_before(observed):
+            quantized = model.graph.call_function(_Q.quantize_per_tensor.default, (observed.args[0], *arguments))
+            restored = model.graph.call_function(_Q.dequantize_per_tensor.default, (quantized, *arguments))
+        quantized.meta[RANGE_KEY] = self.fix()
+        observed.replace_all_uses_with(restored)
+        model.graph.erase_node(observed)
+
+
+class WeightObserver(ObserverBase):  # type: ignore[misc]
+    """Stands at one weight; at conversion the weight is stored as int8.
+
+    Attributes:
+        scale_floor: Smallest scale allowed, float32, scalar or [C]; raised by ``allow_int32_bias``.
+    """
+
+    def __init__(self, *, bits: int, per_channel: bool, dtype: torch.dtype = torch.int8, **_: Any) -> None:
+        super().__init__(dtype=dtype, is_dynamic=False)
+        self.per_channel, self.ch_axis = per_channel, 0
+        self.qscheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric
+        self.quant_max = 2 ** (bits - 1) - 1
+        self.quant_min = -self.quant_max
+        self.scale_floor = torch.tensor(SCALE_FLOOR)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight, unchanged: it is read once, at conversion."""
+        return weight
+
+    def allow_int32_bias(self, bias: torch.Tensor, input_scale: float) -> None:
+        """Keep ``bias / (input_scale · weight_scale)`` inside int32, with a factor of two to spare.
+
+        Runtimes store the bias that way when they fuse a layer. A dead channel (all weights near zero, as BatchNorm
+        folding leaves them) with a live bias would wrap around there, silently.
+
+        Args:
+            bias: float32 [C].
+            input_scale: Of the layer's input.
+        """
+        floor = bias.detach().abs().double() * 2.0 / (input_scale * (2.0**31 - 1))
+        floor = floor if self.per_channel else floor.max()
+        self.scale_floor = torch.maximum(self.scale_floor, floor.float())
+
+    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Not used: ``convert`` writes the nodes."""
+        raise NotImplementedError
+
+    def convert(self, model: GraphModule, observed: Node) -> None:
+        """Store the weight as int8 and dequantize it in the graph; called by torchao's ``convert_pt2e``."""
+        source = observed.args[0]
+        if not isinstance(source, Node) or source.op != "get_attr":
+            raise TypeError(f"a quantized weight must be a constant, not {source!r}")
+        weight = attribute(model, str(source.target))
+        stored, scale = quantize_weight(weight, self.scale_floor, self.quant_max, per_channel=self.per_channel)
+        name = str(source.target).replace(".", "_")
+        graph = model.graph
+        with graph.inserting_before(observed):
+            values = constant(model, f"{name}_int8", stored)
+            if self.per_channel:
+                scales = constant(model, f"{name}_scale", scale)
+                zeros = constant(model, f"{name}_zero_point", torch.zeros(len(scale), dtype=torch.int64))
+                arguments: tuple[Any, ...] = (scales, zeros, 0, self.quant_min, self.quant_max, torch.int8)
+                restored = graph.call_function(_Q.dequantize_per_channel.default, (values, *arguments))
+            else:
+                arguments = (float(scale), 0, self.quant_min, self.quant_max, torch.int8)
+                restored = graph.call_function(_Q.dequantize_per_tensor.default, (values, *arguments))
+        observed.replace_all_uses_with(restored)
+        graph.erase_node(observed)
+        if not source.users:
+            graph.erase_node(source)
+
+
+def quantize_weight(
+    weight: torch.Tensor, scale_floor: torch.Tensor, quant_max: int, *, per_channel: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a weight to a symmetric grid.
+
+    Args:
+        weight: float32 [C, …].
+        scale_floor: float32, scalar or [C], > 0.
+        quant_max: The grid's largest integer; the smallest is its negative.
+        per_channel: One scale per index of axis 0, else one for all.
+
+    Returns:
+        int8, the shape of ``weight``; scale float32 [C] or scalar: scale = max|w| / quant_max, at least its floor.
+    """
+    weight = weight.detach().double()
+    largest = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max()
+    scale = torch.maximum((largest / quant_max).float(), scale_floor)
+    step = scale.double().reshape(-1, *[1] * (weight.ndim - 1)) if per_channel else scale.double()
+    return (weight / step).round().clamp(-quant_max, quant_max).to(torch.int8), scale

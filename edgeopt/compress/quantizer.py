@@ -1,0 +1,62 @@
+"""Tells torchao's pt2e where quantizers go: at the inputs of the layers that were chosen, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+from edgeopt.compress.layers import Layer
+from edgeopt.compress.observers import ActivationObserver, WeightObserver
+from edgeopt.compress.ranges import INT8_MAX, INT8_MIN
+from edgeopt.recipes.schema import Quantize
+from edgeopt.targets.schema import QuantizationRules
+
+__all__ = ["EdgeQuantizer"]
+
+
+class EdgeQuantizer(Quantizer):  # type: ignore[misc]
+    """Annotates the layers of a plan. An activation that several of them read is quantized once."""
+
+    def __init__(self, layers: Sequence[Layer], rules: QuantizationRules, config: Quantize) -> None:
+        super().__init__()
+        self._layers = {layer.node: layer for layer in layers if layer.quantized}
+        self._activation = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=INT8_MIN,
+            quant_max=INT8_MAX,
+            qscheme=torch.per_tensor_symmetric,
+            observer_or_fake_quant_ctr=ActivationObserver.with_args(
+                observer=config.observer, percentile=config.percentile
+            ),
+        )
+        self._bits, self._per_channel = rules.weight_bits, rules.per_channel_weights
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Mark the inputs to quantize in the nodes' metadata."""
+        for node in model.graph.nodes:
+            layer = self._layers.get(node.name)
+            if layer is None:
+                continue
+            wanted: dict[Node, QuantizationSpec] = {node.args[i]: self._activation for i in layer.activations}
+            if layer.weighted:
+                # A transposed convolution's output channels are on axis 1, split by its groups: one scale for all.
+                wanted[node.args[1]] = self._weight(per_channel=self._per_channel and layer.op != "conv_transpose")
+            node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=wanted, _annotated=True)
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to check: the plan was made for this graph."""
+
+    def _weight(self, *, per_channel: bool) -> QuantizationSpec:
+        limit = 2 ** (self._bits - 1) - 1
+        return QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-limit,
+            quant_max=limit,
+            qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+            ch_axis=0,
+            observer_or_fake_quant_ctr=WeightObserver.with_args(bits=self._bits, per_channel=per_channel),
+        )

@@ -1,0 +1,151 @@
+"""Which range of an activation int8 should cover: a histogram that streams, and three ways to read it.
+
+NumPy only. A histogram's memory is constant, and what it holds depends on the values alone, never on how they were
+cut into batches or in which order they came.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["INT8_MAX", "INT8_MIN", "SCALE_FLOOR", "Histogram", "best_range", "choose_range", "symmetric_scale"]
+
+Observer = Literal["minmax", "percentile", "histogram"]
+
+INT8_MIN, INT8_MAX = -128, 127  # what ONNX's QuantizeLinear saturates at: any other limit is not bit-exact there
+SCALE_FLOOR = 2.0**-24  # the smallest positive float16: a constant-zero tensor's scale stays > 0 in every float type
+_HALF = 4096  # bins on each side of zero: ≥ 16 of them lie within one int8 step of the whole range
+_CANDIDATES = 160  # clipping thresholds that ``best_range`` tries
+_SMALLEST_EXPONENT = -140  # below it float32 is denormal and its spacing coarser than a bin
+
+
+class Histogram:
+    """Counts of values in ``2 × 4096`` bins around zero, whose width is a power of two and doubles when needed.
+
+    Bin ``i`` holds the values in ``[(i − 4096) · width, (i − 4095) · width)``. Because widths are powers of two, two
+    neighbours merge exactly into one bin of the next width.
+
+    Attributes:
+        counts: int64 [8192].
+        width: Of a bin; 0 before the first value that is not zero.
+        low: The smallest value seen, ``high`` the largest; NaN before the first.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(2 * _HALF, np.int64)
+        self.exponent: int | None = None
+        self.zeros = 0
+        self.low = self.high = math.nan
+
+    @property
+    def width(self) -> float:
+        """The width of one bin."""
+        return 0.0 if self.exponent is None else math.ldexp(1.0, self.exponent)
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum()) + self.zeros
+
+    def widen(self, low: float, high: float) -> None:
+        """Take note that values from ``low`` to ``high`` come next; must precede their ``add``."""
+        self.low = low if math.isnan(self.low) else min(self.low, low)
+        self.high = high if math.isnan(self.high) else max(self.high, high)
+        largest = max(abs(low), abs(high))
+        if largest == 0.0:
+            return
+        # frexp: largest = m · 2^e with m in [0.5, 1), so largest < 2^e = _HALF · width: the last bin is never passed.
+        needed = max(math.frexp(largest)[1] - int(math.log2(_HALF)), _SMALLEST_EXPONENT)
+        if self.exponent is None:
+            self.exponent = needed
+            self.counts[_HALF] += self.zeros
+            self.zeros = 0
+        while self.exponent < needed:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts[:] = 0
+            self.counts[_HALF // 2 : _HALF // 2 + _HALF] = merged
+            self.exponent += 1
+
+    def add(self, counts: np.ndarray) -> None:
+        """Add counts per bin at the present width: int64 [8192]."""
+        self.counts += counts
+
+    def add_zeros(self, count: int) -> None:
+        """Add values that are exactly zero, before any width is known."""
+        if self.exponent is None:
+            self.zeros += count
+        else:
+            self.counts[_HALF] += count
+
+    @property
+    def half(self) -> int:
+        """Bins on each side of zero."""
+        return _HALF
+
+    def edges(self) -> np.ndarray:
+        """The bins' borders: float64 [8193]."""
+        return np.arange(-_HALF, _HALF + 1) * self.width
+
+
+def choose_range(histogram: Histogram, observer: Observer, percentile: float) -> tuple[float, float]:
+    """The (low, high) that int8 should cover, within the values seen; ``low <= high``.
+
+    Args:
+        histogram: Not empty.
+        observer: As in the recipe.
+        percentile: In (50, 100]; for ``percentile`` only.
+    """
+    if observer == "minmax" or histogram.width == 0.0:
+        return histogram.low, histogram.high
+    if observer == "percentile":
+        return _percentile_range(histogram, percentile)
+    return best_range(histogram)
+
+
+def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:
+    """The step of a grid symmetric about zero that covers [low, high]: max(|low|, |high|) / levels.
+
+    Rounded to float32, which is what every runtime stores: a float64 scale would be another number there.
+
+    >>> symmetric_scale(-1.0, 254.0)
+    2.0
+    """
+    return float(np.float32(max(abs(low), abs(high), SCALE_FLOOR * levels) / levels))
+
+
+def best_range(histogram: Histogram) -> tuple[float, float]:
+    """The range whose symmetric int8 grid has the least squared error over the histogram.
+
+    Error of a threshold T: Σ count · (x − clip(round(x/s), −128, 127) · s)², s = T/127, x a bin's centre; the noise
+    inside the range and the clipping outside are both in it. 160 thresholds from the largest magnitude downward.
+    The grid searched is the one that is written, not the affine one (of which torchao's observer keeps half).
+    """
+    used = np.flatnonzero(histogram.counts)
+    counts = histogram.counts[used].astype(np.float64)
+    centres = (used - _HALF + 0.5) * histogram.width
+    # The exact extremes are known; a centre must not lie beyond them.
+    centres = np.clip(centres, histogram.low, histogram.high)
+    largest = max(abs(histogram.low), abs(histogram.high))
+    best, best_error = largest, math.inf
+    # From 1 down to 1/50, denser where the optimum usually is.
+    for share in np.geomspace(1.0, 0.02, _CANDIDATES):
+        scale = symmetric_scale(-largest * share, largest * share)
+        steps = np.clip(np.rint(centres / scale), INT8_MIN, INT8_MAX)
+        error = float(np.dot(counts, (centres - steps * scale) ** 2))
+        if error < best_error:
+            best, best_error = largest * float(share), error
+    return max(histogram.low, -best), min(histogram.high, best)
+
+
+def _percentile_range(histogram: Histogram, percentile: float) -> tuple[float, float]:
+    """Cut (100 − percentile)/2 per cent off each end, rounded outward to a bin's border: at least that share stays."""
+    cut = histogram.total * (100.0 - percentile) / 200.0
+    below = np.cumsum(histogram.counts)  # values at or below each bin
+    above = np.cumsum(histogram.counts[::-1])[::-1]
+    edges = histogram.edges()
+    first = int(np.argmax(below > cut))
+    last = 2 * _HALF - 1 - int(np.argmax(above[::-1] > cut))
+    return max(histogram.low, float(edges[first])), min(histogram.high, float(edges[last + 1]))

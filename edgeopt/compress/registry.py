@@ -1,0 +1,16 @@
+"""The steps by their recipe names."""
+
+from __future__ import annotations
+
+from edgeopt.compress.base import Step
+from edgeopt.core.registry import Registry
+
+__all__ = ["STEPS"]
+
+STEPS: Registry[Step] = Registry(
+    "step",
+    {
+        "quantize": "edgeopt.compress.quantize:QuantizeStep",
+    },
+    "edgeopt.steps",
+)
