@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator  # noqa: UP035 - collections.abc.Iterator is no generic alias on Python 3.8
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -137,7 +137,7 @@ class EngineRoom:
                     )
                 parts.setdefault(name, []).append(np.array(result[:size]))  # a copy: runtimes reuse their buffers
         with open(outputs, "wb") as file:  # noqa: PTH123 - savez would append .npz to a name
-            np.savez(file, **{name: np.concatenate(results) for name, results in parts.items()})
+            np.savez(file, **{name: np.concatenate(results) for name, results in parts.items()})  # type: ignore[arg-type]
         return {"samples": count}
 
     def memory(self) -> dict[str, Any]:

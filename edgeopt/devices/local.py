@@ -19,7 +19,16 @@ from edgeopt.devices.process import AgentProcess
 __all__ = ["LocalDevice"]
 
 # What a child needs of this process's environment: where programs and native libraries are, and the language.
-_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES")
+_PASSED_ON = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SYSTEMROOT",
+    "CUDA_VISIBLE_DEVICES",
+)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -75,8 +84,7 @@ class LocalDevice:
             arguments.append(f"--affinity={','.join(map(str, self._affinity))}")
         directory = tempfile.TemporaryDirectory(prefix="edgeopt-agent-", ignore_cleanup_errors=True)
         return AgentProcess(
-            # -X faulthandler: a native crash leaves the Python line that led to it on stderr.
-            command=[sys.executable, "-X", "faulthandler", "-m", "edgeopt.agent", *arguments],
+            command=[sys.executable, "-m", "edgeopt.agent", *arguments],
             environment=self._environment(Path(directory.name), threads),
             directory=directory,
             entry=str(engine.path.absolute()),

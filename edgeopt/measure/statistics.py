@@ -17,6 +17,7 @@ __all__ = [
     "paired_difference",
     "proportion",
     "quantile",
+    "rate",
     "ratio_of_medians",
 ]
 
@@ -52,8 +53,8 @@ def paired_difference(only_first: int, only_second: int, n: int, level: float = 
         raise ValueError(f"{b} + {c} discordant pairs do not fit into {n} samples")
     z = float(stats.norm.ppf(0.5 + level / 2))
     estimate = (b - c) / n
-    low = -1.0 if c == n else _score_root(b, c, n, z, -1.0, estimate)
-    high = 1.0 if b == n else _score_root(b, c, n, -z, estimate, 1.0)
+    low = -1.0 if c == n else _score_root(b, c, n, z=z, low=-1.0, high=estimate)
+    high = 1.0 if b == n else _score_root(b, c, n, z=-z, low=estimate, high=1.0)
     return Interval(low=low, high=high, level=level, method="Tango score, paired")
 
 
@@ -124,6 +125,25 @@ def ratio_of_medians(
     return value, Interval(low=min(low, value), high=max(high, value), level=level, method=method)
 
 
+def rate(blocks_s: np.ndarray, batch: int, level: float = _LEVEL) -> Interval:
+    """Student's t over the block means of a time, turned into samples per second.
+
+    Args:
+        blocks_s: Seconds, float64 [blocks (at least 2), inferences per block].
+    """
+    means = blocks_s.mean(axis=1)
+    half = float(stats.t.ppf(0.5 + level / 2, len(means) - 1) * stats.sem(means))
+    centre = float(means.mean())
+    # The interval of the time may reach zero where few blocks differ widely; no time is below the fastest inference.
+    fastest = float(blocks_s.min())
+    return Interval(
+        low=batch / (centre + half),
+        high=batch / max(centre - half, fastest),
+        level=level,
+        method=f"Student's t over {len(means)} blocks",
+    )
+
+
 def median_of_few(samples: Sequence[float]) -> Interval:
     """The range of n samples: it covers the median with probability 1 − 2^(1−n), at whatever distribution."""
     n = len(samples)
@@ -149,7 +169,7 @@ def _score(b: int, c: int, n: int, delta: float) -> float:
     return distance / math.sqrt(variance)
 
 
-def _score_root(b: int, c: int, n: int, z: float, low: float, high: float) -> float:
+def _score_root(b: int, c: int, n: int, *, z: float, low: float, high: float) -> float:
     """Where the score equals ``z`` between ``low`` and ``high``."""
 
     def excess(delta: float) -> float:
