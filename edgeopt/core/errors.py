@@ -69,7 +69,15 @@ class BackendError(EdgeOptError):
 
 
 class DeviceError(EdgeOptError):
-    """The device, or the agent on it, did not answer as agreed."""
+    """The device, or the agent on it, did not answer as agreed.
+
+    Args:
+        kind: Where the agent lives on and answered with an error: the name of that error's class.
+    """
+
+    def __init__(self, what: str, *, got: object = None, fix: str | None = None, kind: str = "") -> None:
+        super().__init__(what, got=got, fix=fix)
+        self.kind = kind
 
 
 class BundleError(EdgeOptError):

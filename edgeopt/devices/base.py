@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol
 
-from edgeopt.core.engine import Engine
+from edgeopt.bundle.document import DeviceInfo
+from edgeopt.core.device import Host, Session
 
 __all__ = ["Device", "Session"]
 
 
-class Session(Protocol):
-    """One agent process with one engine; a context manager that ends the process."""
+class Device(Host, Protocol):
+    """A machine that can run agents and can say what it is."""
 
-    def request(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send one request of ``agent/protocol.py`` and wait for its reply.
-
-        Raises:
-            DeviceError: The agent answered with an error, died (its stderr's tail is in the message), or timed out.
-        """
-        ...
-
-    def put(self, file: Path) -> str:
-        """Make a file of the host readable by the agent; returns the name it has there."""
-        ...
-
-    def get(self, name: str, file: Path) -> None:
-        """Bring a file of the agent to the host."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Device(Protocol):
-    """A machine that can run agents."""
-
-    name: str
-
-    def open(self, engine: Engine) -> Session:
-        """Start a fresh agent process for ``engine`` (its files are sent where the device is another machine)."""
+    def info(self) -> DeviceInfo:
+        """The machine as the report shows it; its ``name`` is the device's."""
         ...

@@ -1,0 +1,119 @@
+"""A whole split through an engine, streamed: neither side ever holds more than one chunk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgeopt.core.device import Host
+from edgeopt.core.engine import Engine
+from edgeopt.core.errors import DataError, DeviceError
+from edgeopt.core.events import Progress, ProgressListener, ignore_progress
+from edgeopt.data.contract import Batch, Split
+
+__all__ = ["collect_labels", "collect_outputs"]
+
+_CHUNK_BYTES = 16 * 2**20
+_READ = 256
+
+
+def collect_outputs(  # noqa: PLR0917 - all are needed, and named at every call
+    device: Host,
+    engine: Engine,
+    split: Split,
+    input_names: Sequence[str],
+    directory: Path,
+    batch: int,
+    progress: ProgressListener = ignore_progress,
+    *,
+    threads: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Run every sample of ``split`` through the engine, in a fresh process.
+
+    Args:
+        input_names: The model's input names, in the order of the split's arrays.
+        directory: Where the outputs are kept, one ``.npy`` file each; made where it is missing.
+        batch: What the engine is run at; the last batch is padded, and the padding cut off again.
+        threads: Of the runtime; None takes all cores.
+
+    Returns:
+        Output name → array [N, …], mapped from its file.
+
+    Raises:
+        DataError: The split is empty, or has not one array per input.
+        DeviceError: The engine cannot be loaded or run.
+    """
+    if len(split) == 0:
+        raise DataError(f"The {split.name} split is empty.", fix="Give it samples, or leave the evaluation out.")
+    directory.mkdir(parents=True, exist_ok=True)
+    kept: dict[str, np.memmap] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeopt-outputs-") as scratch,
+        device.open(engine, threads=threads) as session,
+    ):
+        session.request(
+            "load", runtime=engine.runtime, entry=session.entry, options=dict(engine.options), threads=threads
+        )
+        given, taken = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
+        done = 0
+        for chunk in split.batches(_chunk_size(split, batch)):
+            size = _write(given, chunk, input_names)
+            session.request("infer", inputs=session.put(given), outputs=taken.name, batch=batch)
+            session.get(taken.name, taken)
+            _keep(kept, directory, taken, start=done, size=size, total=len(split))
+            done += size
+            progress(Progress(stage="evaluate", done=done, total=len(split)))
+    for array in kept.values():
+        array.flush()
+    return {name: np.load(array.filename, mmap_mode="r") for name, array in kept.items() if array.filename}
+
+
+def collect_labels(split: Split) -> np.ndarray:
+    """All labels of a split, int64 [N].
+
+    Raises:
+        DataError: The split is empty or has no labels.
+    """
+    parts = [part.labels for part in split.batches(_READ)]
+    labels = [part for part in parts if part is not None]
+    if not labels or len(labels) != len(parts):
+        raise DataError(f"The {split.name} split has no labels.", fix="Evaluate it as unlabelled data.")
+    return np.concatenate(labels).astype(np.int64)
+
+
+def _chunk_size(split: Split, batch: int) -> int:
+    """Samples per chunk: whole batches, near 16 MiB of inputs."""
+    first = next(split.batches(1))
+    sample_bytes = max(1, sum(array.nbytes for array in first.inputs))
+    return max(1, _CHUNK_BYTES // sample_bytes // batch) * batch
+
+
+def _write(file: Path, chunk: Batch, input_names: Sequence[str]) -> int:
+    if len(chunk.inputs) != len(input_names):
+        raise DataError(
+            "The data has another number of inputs than the model.",
+            got=f"{len(chunk.inputs)} arrays for the inputs {', '.join(input_names)}",
+        )
+    with file.open("wb") as target:
+        np.savez(target, **dict(zip(input_names, chunk.inputs, strict=True)))  # type: ignore[arg-type]
+    return len(chunk.inputs[0])
+
+
+def _keep(kept: dict[str, np.memmap], directory: Path, file: Path, *, start: int, size: int, total: int) -> None:
+    with np.load(file, allow_pickle=False) as outputs:
+        for index, name in enumerate(outputs.files):
+            array = outputs[name]
+            if name not in kept:
+                # Numbered: an output's name may hold what a file's cannot.
+                kept[name] = np.lib.format.open_memmap(
+                    directory / f"output-{index}.npy", mode="w+", dtype=array.dtype, shape=(total, *array.shape[1:])
+                )
+            if array.shape != (size, *kept[name].shape[1:]):
+                raise DeviceError(
+                    f"Output {name!r} changed its shape in the middle of the data.",
+                    got=f"{list(array.shape)} for {size} samples, before that {list(kept[name].shape[1:])} each",
+                )
+            kept[name][start : start + size] = array
