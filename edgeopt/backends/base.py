@@ -21,12 +21,14 @@ class Availability:
         brings: What it is for, in one phrase.
         how_to_get: The command that installs it.
         detail: What is here beside the version (providers, devices), for ``edgeopt doctor``.
+        needed: Whether ``compile`` needs it here; False where the device does the building.
     """
 
     version: str | None
     brings: str
     how_to_get: str
     detail: str = ""
+    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

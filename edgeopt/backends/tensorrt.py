@@ -61,6 +61,7 @@ class TensorRTBackend:
             brings="proof, without a GPU, that TensorRT takes the graph",
             how_to_get=HOW_TO_GET,
             detail=f"{parser}; folders that build on the device need neither",
+            needed=False,
         )
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:

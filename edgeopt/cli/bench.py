@@ -57,7 +57,7 @@ def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(TypeAdapter(list[Measurement]).dump_python(list(measured), mode="json"), indent=2))
         return
-    from edgeopt.report.format import figure_text
+    from edgeopt.report.format import figure
 
     table = Table(box=None, pad_edge=False)
     table.add_column("figure")
@@ -66,7 +66,7 @@ def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:
     for row in measured:
         shown = ("batch", "threads", "runtime")
         conditions = ", ".join(f"{key} {row.conditions[key]}" for key in shown if key in row.conditions)
-        table.add_row(row.name, figure_text(row), conditions)
+        table.add_row(row.name, figure(row), conditions)
     console = Console(highlight=False)
     console.print(table)
     if measured and (device := next((row.device for row in measured if row.device), None)):

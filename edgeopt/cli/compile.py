@@ -15,6 +15,7 @@ from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.spec import parse_input
 from edgeopt.pipeline.compile import compile_model, dry_run
 from edgeopt.pipeline.options import CompileOptions
+from edgeopt.pipeline.plan import Plan
 
 __all__ = ["compile_"]
 
@@ -139,7 +140,7 @@ def _pairs(arguments: Sequence[str]) -> dict[str, str]:
     return dict(argument.split("=", 1) for argument in arguments)
 
 
-def _print_plan(plan: "Plan", console: Console, *, as_json: bool) -> None:  # noqa: F821
+def _print_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plan.to_json(), indent=2))
         return

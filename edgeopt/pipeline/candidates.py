@@ -17,7 +17,7 @@ from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import Built, build_witness
-from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, ratio, size_mib
+from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
 
@@ -212,7 +212,10 @@ def _speed(
         return {}
     first = next(iter(engines.values()))[0]
     sample = {spec.name: array for spec, array in zip(first.inputs, samples.arrays, strict=True)}
-    return measure_speed(context, device, info, engines, sample, plan.recipe.measure, plan.recipe.export.batch)
+    references = {t.built.planned.id: f"{t.built.planned.rules.name}-fp32" for t in trials}
+    references = {name: other for name, other in references.items() if name != other}
+    config, batch = plan.recipe.measure, plan.recipe.export.batch
+    return measure_speed(context, device, info, engines, references, sample, config, batch)
 
 
 def _candidate(
@@ -226,8 +229,9 @@ def _candidate(
 ) -> Candidate:
     planned, engine = trial.built.planned, trial.built.engine
     accuracy, classes = _accuracy(trial, trials, test, data, info)
-    speed, latency = _speed_figures(plan, trial, trials, figures)
-    size = [size_mib(engine)] if engine is not None else []
+    speed, latency = _speed_figures(plan, trial, figures)
+    has_size = any(m.name == "size_mib" for m in speed)
+    size = [size_mib(engine)] if engine is not None and not has_size else []
     status, reason = _status(plan, trial, figures)
     return Candidate(
         id=planned.id,
@@ -253,8 +257,9 @@ def _status(
         return "failed", trial.failure
     if trial.built.engine is not None and trial.built.engine.status == "not_built":
         return "not_built", "only the device can build this engine"
-    if trial.built.planned.id in figures:
-        return "measured", ""
+    measured = figures.get(trial.built.planned.id)
+    if measured is not None:
+        return ("failed", measured.failed) if measured.failed else ("measured", "")
     return "not_measured", f"not measured on the target: {plan.measured_reason}"
 
 
@@ -279,13 +284,10 @@ def _accuracy(
 
 
 def _speed_figures(
-    plan: Plan, trial: _Trial, trials: Sequence[_Trial], figures: dict[str, Figures]
+    plan: Plan, trial: _Trial, figures: dict[str, Figures]
 ) -> tuple[tuple[Measurement, ...], tuple[float, ...]]:
-    planned = trial.built.planned
-    mine = figures.get(planned.id)
+    mine = figures.get(trial.built.planned.id)
     if mine is None:
         reason = trial.failure or f"not measured on the target: {plan.measured_reason}"
         return tuple(not_measured(name, unit, reason) for name, unit in _SPEED), ()
-    reference = figures.get(f"{planned.rules.name}-fp32")
-    extra = () if reference is None or planned.role == "reference" else (ratio(mine, reference),)
-    return (*mine.measurements, *extra), mine.latency_ms
+    return mine.measurements, mine.latency_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from edgeopt.bundle.document import ClassRow, DeviceInfo
 from edgeopt.core.engine import Engine
+from edgeopt.core.fingerprint import hash_array
 from edgeopt.core.measurement import Measurement
 from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
@@ -19,15 +21,16 @@ from edgeopt.pipeline import records
 from edgeopt.pipeline.context import RunContext
 from edgeopt.recipes.schema import Measure
 
-__all__ = ["Figures", "collect", "judge_outputs", "measure_speed", "ratio", "size_mib"]
+__all__ = ["Figures", "collect", "judge_outputs", "measure_speed", "size_mib"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Everything measured on one engine."""
+    """Everything measured on one engine. ``failed``: why it could not be run to the end."""
 
     measurements: tuple[Measurement, ...]
     latency_ms: tuple[float, ...] = ()
+    failed: str = ""
 
 
 def collect(
@@ -49,9 +52,10 @@ def collect(
 
     def build(folder: Path) -> None:
         names = [spec.name for spec in engine.inputs]
-        outputs = collect_outputs(device, engine, split, names, folder, batch, context.progress)
-        for index, spec in enumerate(engine.outputs):
-            np.save(folder / f"output-{index}.npy", outputs[spec.name])
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            outputs = collect_outputs(device, engine, split, names, Path(scratch), batch, context.progress)
+            for index, spec in enumerate(engine.outputs):
+                np.save(folder / f"output-{index}.npy", outputs[spec.name])
 
     inputs = {"engine": key, "split": split.fingerprint, "device": info.model_dump(mode="json", exclude={"conditions"})}
     folder = context.stage("outputs", label, inputs | {"batch": batch}, build)
@@ -69,12 +73,12 @@ def judge_outputs(
 ) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
     """Accuracy, paired drop and agreement of an engine against the FP32 reference on the same samples."""
     from edgeopt.measure.classification import evaluate, evaluate_unlabelled
+    from edgeopt.measure.outputs import collect_labels
 
     if data.task == "unlabelled":
         return evaluate_unlabelled(reference[0], outputs[0], device=device, conditions=conditions), ()
-    labels = [batch.labels for batch in data.splits["test"].batches(1024)]
-    known = np.concatenate([array for array in labels if array is not None])
-    return evaluate(reference[0], outputs[0], known, data.classes, device=device, conditions=conditions)
+    labels = collect_labels(data.splits["test"])
+    return evaluate(reference[0], outputs[0], labels, data.classes, device=device, conditions=conditions)
 
 
 def measure_speed(
@@ -82,12 +86,19 @@ def measure_speed(
     device: Device,
     info: DeviceInfo,
     engines: Mapping[str, tuple[Engine, str]],
+    references: Mapping[str, str],
     sample: Mapping[str, np.ndarray],
     config: Measure,
     batch: int,
 ) -> dict[str, Figures]:
-    """Latency, throughput, cold start, memory and size of engines, interleaved, each in a fresh process."""
-    from edgeopt.measure.latency import measure_latency
+    """Latency, throughput, cold start, memory and size of engines, interleaved, each in a fresh process.
+
+    Args:
+        engines: By candidate id: the engine, and the content hash of what made it.
+        references: Candidate id → the id of its FP32 reference, for the ratio of latencies.
+        sample: Real samples, one array [N, …] per input name.
+    """
+    from edgeopt.measure.latency import latency_ratio, measure_latency
 
     def build(folder: Path) -> None:
         made = measure_latency(
@@ -97,21 +108,24 @@ def measure_speed(
             config=config,
             batch=batch,
             progress=context.progress,
+            seed=context.seed,
         )
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        stamped = {
-            name: Figures(
-                measurements=tuple(_stamp(m, when) for m in figures.measurements), latency_ms=figures.latency_ms
-            )
-            for name, figures in made.items()
-        }
-        records.write(folder / "figures.json", dict[str, Figures], stamped)
+        figures = {}
+        for name, one in made.items():
+            ratio = [latency_ratio(one, made[references[name]])] if references.get(name) in made else []
+            stamped = tuple(_stamp(m, when) for m in (*one.measurements, *ratio))
+            figures[name] = Figures(measurements=stamped, latency_ms=one.latency_ms, failed=one.failed)
+        records.write(folder / "figures.json", dict[str, Figures], figures)
 
     inputs = {
         "engines": {name: key for name, (_, key) in engines.items()},
+        "references": dict(references),
         "config": config.model_dump(mode="json"),
         "batch": batch,
+        "sample": {name: hash_array(array) for name, array in sample.items()},
         "device": info.model_dump(mode="json", exclude={"conditions"}),
+        "seed": context.seed,
     }
     folder = context.stage("measure", "measure", inputs, build)
     return records.read(folder / "figures.json", dict[str, Figures])
@@ -119,13 +133,6 @@ def measure_speed(
 
 def _stamp(measurement: Measurement, when: str) -> Measurement:
     return replace(measurement, conditions={**measurement.conditions, "measured_at": when})
-
-
-def ratio(candidate: Figures, reference: Figures) -> Measurement:
-    """Median latency of a candidate against its FP32 reference, from interleaved blocks."""
-    from edgeopt.measure.latency import latency_ratio
-
-    return latency_ratio(candidate, reference)
 
 
 def size_mib(engine: Engine) -> Measurement:

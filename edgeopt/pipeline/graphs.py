@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -142,7 +143,8 @@ def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInput
     )
     named = samples.named(model)
     row = _compare(reference, run_onnx(path, named), loaded, plan, samples, stage="export fp32", kind="float")
-    _demand(row, lambda: first_difference(program, path, named, run_onnx))
+    tolerance = plan.recipe.parity.float_max_abs
+    _demand(row, lambda: first_difference(program, path, named, run_onnx, tolerance))
     _write(folder, reference=reference, parity=[row], events=list(result.events))
 
 
@@ -196,6 +198,7 @@ def _export_int8(
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )
     outputs = run_onnx(path, named)
+    tolerance = plan.recipe.parity.float_max_abs
     in_torch = _compare_arrays(base.reference, quantized, plan, samples, stage="quantize (PyTorch)", kind="int8")
     on_graph = _compare(base.reference, outputs, loaded, plan, samples, stage="quantize (ONNX)", kind="int8")
     same = _compare(
@@ -203,8 +206,8 @@ def _export_int8(
     )
     layers = _layers(base, path, named, result.decisions)
     _demand(in_torch, lambda: _worst(layers))
-    _demand(on_graph, lambda: first_difference(program, path, named, run_onnx))
-    _demand(same, lambda: first_difference(program, path, named, run_onnx))
+    _demand(on_graph, lambda: first_difference(program, path, named, run_onnx, tolerance))
+    _demand(same, lambda: first_difference(program, path, named, run_onnx, tolerance))
     ranges = {name: {"low": low, "high": high} for name, (low, high) in sorted(result.ranges.items())}
     calibration = {
         "data": data.name,
@@ -228,9 +231,10 @@ def _layers(base: Graph, path: Path, named: Mapping[str, np.ndarray], decisions:
     rows = []
     for decision in decisions:
         value = quality.get(decision.node)
+        why = "not a layer with weights" if value is None else "its output is exactly FP32's"
         sqnr = (
-            not_measured("sqnr_db", "dB", "the layer's output is not a value of the exported graph")
-            if value is None
+            not_measured("sqnr_db", "dB", why)
+            if value is None or math.isinf(value)
             else Measurement(name="sqnr_db", value=value, unit="dB", n=count)
         )
         rows.append(
@@ -318,15 +322,16 @@ def _write(
     events: list[Event],
     layers: list[LayerRow] | None = None,
 ) -> None:
-    np.savez(folder / "reference.npz", **{str(index): array for index, array in enumerate(reference)})
+    for index, array in enumerate(reference):
+        np.save(folder / f"reference-{index}.npy", array)
     records.write(folder / "parity.json", list[ParityRow], parity)
     records.write(folder / "events.json", list[Event], events)
     records.write(folder / "layers.json", list[LayerRow], layers or [])
 
 
 def _read(folder: Path, context: RunContext) -> Graph:
-    with np.load(folder / "reference.npz") as saved:
-        reference = tuple(saved[str(index)] for index in range(len(saved.files)))
+    count = len(list(folder.glob("reference-*.npy")))
+    reference = tuple(np.load(folder / f"reference-{index}.npy") for index in range(count))
     calibration = folder / "calibration.json"
     graph = Graph(
         path=folder / "model.onnx",

@@ -112,19 +112,20 @@ def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_he
     left_out: list[str] = []
     for rules in target.runtimes:
         availability = BACKENDS[rules.name].available()
-        if availability.version is None:
+        if availability.version is None and availability.needed:
             left_out.append(f"{rules.name} is not installed here; {availability.how_to_get}")
             continue
         if precision not in rules.precisions:
             left_out.append(f"{rules.name} does not run {precision} to advantage on {target.name}")
             continue
-        for wanted in dict.fromkeys(("fp32", precision)):
+        wanted_precisions: tuple[Precision, ...] = ("fp32", precision) if precision != "fp32" else ("fp32",)
+        for wanted in wanted_precisions:
             role: Literal["reference", "candidate"] = "candidate" if wanted == precision != "fp32" else "reference"
             candidates.append(
                 PlannedCandidate(
                     id=f"{rules.name}-{wanted}",
                     rules=rules,
-                    precision=wanted,  # type: ignore[arg-type]
+                    precision=wanted,
                     role=role,
                     availability=availability,
                 )

@@ -33,7 +33,7 @@ from edgeopt.bundle.manifest import (
 from edgeopt.bundle.write import write_bundle
 from edgeopt.core.errors import GraphError
 from edgeopt.data.contract import Dataset, InputContract
-from edgeopt.gate.limits import select
+from edgeopt.gate.selection import select
 from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline.candidates import Judged
 from edgeopt.pipeline.context import RunContext
@@ -41,8 +41,7 @@ from edgeopt.pipeline.engines import Built
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
-from edgeopt.report.html import to_html
-from edgeopt.report.markdown import to_markdown
+from edgeopt.report.write import write_report
 from edgeopt.version import __version__
 
 __all__ = ["ship"]
@@ -87,9 +86,7 @@ def ship(
         _fill(folder, plan, model, built, judged, samples)
         context.record("write the bundle", time.perf_counter() - started)
         report = _report(context, options, plan, model, data, judged, candidates, verdict, headline)
-        layout.write_json(folder / layout.REPORT_JSON, report)
-        (folder / layout.REPORT_MARKDOWN).write_text(to_markdown(report), encoding="utf-8")
-        (folder / layout.REPORT_HTML).write_text(to_html(report), encoding="utf-8")
+        write_report(report, folder)
 
     def manifest(_: Path) -> Manifest:
         return _manifest(options, plan, model, data, built)
