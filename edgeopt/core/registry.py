@@ -50,11 +50,12 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._where())
 
     def _where(self) -> dict[str, str]:
-        outside = {point.name: point.value for point in entry_points(group=self._group)}
-        for name in outside.keys() & self._builtin.keys():
-            raise EdgeOptError(
-                f"Two {self._kind}s have one name.",
-                got=f"{name!r} from {outside[name]} and from {self._builtin[name]}",
-                fix="Uninstall or rename the outside one.",
-            )
-        return self._builtin | outside
+        where = dict(self._builtin)
+        for point in entry_points(group=self._group):
+            if where.setdefault(point.name, point.value) != point.value:
+                raise EdgeOptError(
+                    f"Two {self._kind}s have one name.",
+                    got=f"{point.name!r} from {point.value} and from {where[point.name]}",
+                    fix="Uninstall or rename the outside one.",
+                )
+        return where

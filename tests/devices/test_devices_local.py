@@ -236,5 +236,3 @@ def _gone(process: psutil.Process) -> bool:
     except psutil.TimeoutExpired:
         return False
     return not process.is_running()
-
-
