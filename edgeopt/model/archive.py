@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,19 @@ class Archive:
                 got=str(self.path),
                 fix="The file is damaged: copy or save it again.",
             ) from error
+
+    def copy(self) -> io.BytesIO:
+        """An archive of the same members, written anew, in memory.
+
+        Raises:
+            ModelError: A member is damaged.
+        """
+        copy = io.BytesIO()
+        with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as out:
+            for name in self.members:
+                out.writestr(f"model/{name}", self.read(name))
+        copy.seek(0)
+        return copy
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""A loaded model on disk: its facts readable without torch, its program loaded on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeopt.core.errors import ModelError
+from edgeopt.core.events import Event
+from edgeopt.core.fingerprint import hash_file
+from edgeopt.core.spec import TensorSpec
+from edgeopt.model.trained import TrainedModel
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+__all__ = ["load_program", "load_stored", "save_model"]
+
+_FACTS, _PROGRAM, _ONNX = "model.json", "program.pt2", "onnx"
+_VERSION = 1
+
+
+def save_model(model: TrainedModel, directory: Path) -> None:
+    """Write the model's facts and its program (or its ONNX file, with external data) into an empty ``directory``.
+
+    ``model.json`` is written last: a folder without it is not a stored model. Example inputs are not stored.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    if model.program is not None:
+        files.append(_save_program(model.program, directory / _PROGRAM))
+    if model.onnx_path is not None:
+        files += _copy_onnx(model.onnx_path, directory / _ONNX)
+    facts: dict[str, Any] = {
+        "version": _VERSION,
+        "name": model.name,
+        "inputs": [_spec_json(spec) for spec in model.inputs],
+        "outputs": [_spec_json(spec) for spec in model.outputs],
+        "source": str(model.source) if model.source else None,
+        "format": model.format,
+        "sha256": model.sha256,
+        "identity": model.identity,
+        "parameters": model.parameters,
+        "events": [dataclasses.asdict(event) for event in model.events],
+        "onnx": model.onnx_path.name if model.onnx_path else None,
+        "files": {str(file.relative_to(directory)): hash_file(file) for file in files},
+    }
+    (directory / _FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def load_stored(directory: Path, *, with_program: bool) -> TrainedModel:
+    """Read what `save_model` wrote.
+
+    Args:
+        directory: Where it wrote.
+        with_program: Whether to load the program, which imports torch. Without it ``program`` is None, for every
+            format: `load_program` brings it later.
+
+    Raises:
+        ModelError: The folder is not a stored model, or a file in it changed.
+    """
+    facts = _facts(directory)
+    return TrainedModel(
+        name=facts["name"],
+        program=load_program(directory) if with_program and facts["onnx"] is None else None,
+        onnx_path=directory / _ONNX / facts["onnx"] if facts["onnx"] else None,
+        inputs=tuple(_spec(item) for item in facts["inputs"]),
+        outputs=tuple(_spec(item) for item in facts["outputs"]),
+        source=Path(facts["source"]) if facts["source"] else None,
+        format=facts["format"],
+        sha256=facts["sha256"],
+        identity=facts["identity"],
+        parameters=facts["parameters"],
+        events=tuple(Event(**item) for item in facts["events"]),
+    )
+
+
+def load_program(directory: Path) -> ExportedProgram:
+    """Load the program that `save_model` wrote.
+
+    It is edgeopt's own file: its hash is compared, it is not scanned as a user's file is.
+
+    Raises:
+        ModelError: The folder holds no program, or the file changed since.
+    """
+    import torch  # noqa: PLC0415  the facts are read without it
+
+    files = _facts(directory)["files"]
+    path = directory / _PROGRAM
+    if _PROGRAM not in files or not path.is_file() or hash_file(path) != files[_PROGRAM]:
+        raise ModelError(
+            "The stored program is missing or was changed.",
+            got=str(path),
+            fix="Remove the folder, and load the model again.",
+        )
+    return torch.export.load(path)
+
+
+def _save_program(program: ExportedProgram, path: Path) -> Path:
+    import torch  # noqa: PLC0415  only who stores a program has it
+
+    examples = program.example_inputs
+    # torch stores the example inputs with their whole storage: perhaps the user's data set.
+    program.example_inputs = None
+    try:
+        torch.export.save(program, path)
+    finally:
+        program.example_inputs = examples
+    return path
+
+
+def _copy_onnx(source: Path, folder: Path) -> list[Path]:
+    from edgeopt.model.onnxfile import external_files  # noqa: PLC0415  onnx takes a while to import
+
+    pairs = [(source, folder / source.name)]
+    pairs += [(file, folder / name) for name, file in external_files(source).items()]
+    for file, copy in pairs:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    return [copy for _, copy in pairs]
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((directory / _FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "The folder is not a stored model.", got=str(directory), fix="Load the model again."
+        ) from error
+    if not isinstance(facts, dict) or facts.get("version") != _VERSION:
+        raise ModelError(
+            "The stored model was written by another version of edgeopt.",
+            got=str(directory),
+            fix="Load the model again.",
+        )
+    return facts
+
+
+def _spec_json(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+
+
+def _spec(item: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(name=item["name"], dtype=item["dtype"], shape=tuple(item["shape"]))
