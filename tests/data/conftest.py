@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def image_folder(tmp_path: Path):
     """Make ``count`` noisy PNGs of (height, width) per class folder; returns the folder."""
 
     def make(folder: str = "photos", classes: str = "abc", count: int = 6, size: tuple[int, int] = (8, 8)) -> Path:
-        random = np.random.default_rng(len(folder))
+        random = np.random.default_rng(zlib.crc32(folder.encode()))
         for name in classes:
             (tmp_path / folder / name).mkdir(parents=True)
             for index in range(count):

@@ -144,12 +144,8 @@ def test_every_batch_is_read_in_the_asked_order(tmp_path, vector_input):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float64", "bool"])
 def test_inputs_of_other_types_pass_unchanged(as_spec, dtype):
-    x = (np.random.default_rng(0).random((30, 4)) * 50).astype(dtype)
-    x[:, 0] = np.arange(30) % 2
-    spec = TensorSpec(name="x", dtype=dtype, shape=("batch", 4))
-    data = load_data(as_spec(x=x), inputs=[spec]) if dtype != "bool" else None
-    if data is None:  # 16 patterns at most: identical samples stay together, so the sizes differ
-        data = load_data(as_spec(x=x), inputs=[spec], seed=1)
+    x = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 50, (30, 40)).astype(dtype)
+    data = load_data(as_spec(x=x), inputs=[TensorSpec(name="x", dtype=dtype, shape=("batch", 40))])
     got = everything(data.splits["test"])[0]
     assert got.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(got, x[data.splits["test"].indices])
@@ -189,7 +185,7 @@ def test_a_model_without_batch_dimension_is_refused(tmp_path):
 
 
 def test_a_single_number_is_no_data(tmp_path, vector_input):
-    bad(tmp_path, "is a single number", [vector_input], x=np.float32(1) * np.ones((), np.float32))
+    bad(tmp_path, "is a single number", [vector_input], x=np.zeros((), np.float32))
 
 
 @pytest.mark.parametrize(
