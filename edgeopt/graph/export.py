@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-__all__ = ["ExportResult", "export_onnx", "to_onnx_program"]
+__all__ = ["ExportResult", "export_onnx", "run_exporter"]
 
 _WAYS_OUT = (
     "Two ways out: replace that operation in the model by ones that ONNX has, "
@@ -83,8 +83,7 @@ def export_onnx(
         GraphError: torch cannot export the program; the opset is not the one asked for; the specs do not fit; a range
             cannot be placed; or the result is not valid ONNX.
     """
-    exported = to_onnx_program(program, inputs, outputs, opset=opset, simplify=simplify)
-    model = exported.model
+    model, decomposed = run_exporter(program, inputs, outputs, opset=opset, simplify=simplify)
     actual = model.opset_imports.get("")
     if actual != opset:
         raise GraphError(
@@ -92,8 +91,8 @@ def export_onnx(
             got=f"opset {actual} instead of {opset}",
             fix=f"Ask for opset {actual}, or for 18 and above.",
         )
-    mark_nodes(model, program.graph, exported.exported_program.graph)
-    place_ranges(model, program.graph, exported.exported_program.graph, ranges or {})
+    mark_nodes(model, program.graph, decomposed.graph)
+    place_ranges(model, program.graph, decomposed.graph, ranges or {})
     fixed = name_shapes(model, inputs, outputs, dynamic_batch=dynamic_batch)
     shared = [FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
     run_passes(model, [common.NameFixPass(), *([Simplify()] if simplify and fixed else []), *shared])
@@ -106,15 +105,18 @@ def export_onnx(
     return ExportResult(path=path, opset=opset, events=(*_foreign_ops(model), *fixed))
 
 
-def to_onnx_program(
+def run_exporter(
     program: ExportedProgram,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     *,
     opset: int,
     simplify: bool,
-) -> torch.onnx.ONNXProgram:
-    """Run torch's exporter; its ``exported_program`` is the decomposed one, whose node names the graph carries.
+) -> tuple[ir.Model, ExportedProgram]:
+    """Run torch's exporter.
+
+    Returns:
+        The ONNX model as the exporter leaves it, and the decomposed program, whose node names the model carries.
 
     Raises:
         GraphError: torch cannot export the program, or the specs do not fit it.
@@ -140,9 +142,9 @@ def to_onnx_program(
             )
     except Exception as error:  # torch raises many kinds; all of them mean that this model cannot be exported
         raise GraphError("torch cannot export the model to ONNX.", got=_root_line(error), fix=_WAYS_OUT) from error
-    if exported is None:
+    if exported is None or exported.exported_program is None:
         raise GraphError("torch returned no ONNX program.", fix=_WAYS_OUT)
-    return exported
+    return exported.model, exported.exported_program
 
 
 @contextmanager

@@ -52,9 +52,7 @@ def mark_nodes(model: ir.Model, source: Graph, decomposed: Graph) -> None:
             node.metadata_props[NODE_KEY] = names[fx.name]
 
 
-def place_ranges(
-    model: ir.Model, source: Graph, decomposed: Graph, ranges: Mapping[str, tuple[float, float]]
-) -> None:
+def place_ranges(model: ir.Model, source: Graph, decomposed: Graph, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Write each range of ``ranges`` (by fx name in ``source``) onto its QuantizeLinear.
 
     Raises:

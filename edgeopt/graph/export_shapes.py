@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
@@ -27,33 +28,39 @@ def name_shapes(
     """
     names: dict[str, str] = {}
     fixed: list[Event] = []
+    _check_ranks("Input", model.graph.inputs, inputs)
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
-        if value.shape is None or len(value.shape) != len(spec.shape):
-            raise GraphError(f"Input {spec.name!r} has another rank in the program.", got=f"{spec}; {value.shape}")
-        for index, dim in enumerate(spec.shape):
-            current = value.shape[index]
-            wanted = _wanted(dim, index, dynamic_batch=dynamic_batch)
+        dims = [_wanted(dim, index, dynamic_batch=dynamic_batch) for index, dim in enumerate(spec.shape)]
+        for index, (current, wanted) in enumerate(zip(value.shape or (), dims, strict=True)):
             if isinstance(current, int):
-                if isinstance(wanted, str) or wanted != current:
-                    raise GraphError(
-                        f"Dimension {index} of input {spec.name!r} is fixed to {current} in the program.",
-                        got=dim,
-                        fix=f"Write {current} there, or export the model with this dimension dynamic.",
-                    )
+                _check_fixed(spec, index, current, wanted)
             elif isinstance(wanted, int):
-                value.shape = ir.Shape([wanted if i == index else d for i, d in enumerate(value.shape)])
                 fixed.append(Event(kind="note", stage="export", message=f"{spec.name}: dimension {index} is {wanted}."))
             elif current.value is not None:
                 names[str(current.value)] = wanted
+        value.shape = ir.Shape(dims)
     if fixed:
         _infer_again(model)
     for value in _values(model.graph):
         if value.shape is not None:
             value.shape = ir.Shape([_rename(dim, names) for dim in value.shape])
-    for value, spec in zip(model.graph.outputs, outputs, strict=True):
-        if value.shape is not None and len(value.shape) != len(spec.shape):
-            raise GraphError(f"Output {spec.name!r} has another rank in the program.", got=f"{spec}; {value.shape}")
+    _check_ranks("Output", model.graph.outputs, outputs)
     return fixed
+
+
+def _check_ranks(kind: str, values: Sequence[ir.Value], specs: Sequence[TensorSpec]) -> None:
+    for value, spec in zip(values, specs, strict=True):
+        if value.shape is not None and len(value.shape) != len(spec.shape):
+            raise GraphError(f"{kind} {spec.name!r} has another rank in the program.", got=f"{spec}; {value.shape}")
+
+
+def _check_fixed(spec: TensorSpec, index: int, current: int, wanted: int | str) -> None:
+    if wanted != current:
+        raise GraphError(
+            f"Dimension {index} of input {spec.name!r} is fixed to {current} in the program.",
+            got=spec.shape[index],
+            fix=f"Write {current} there, or export the model with this dimension dynamic.",
+        )
 
 
 def _wanted(dim: int | str, index: int, *, dynamic_batch: bool) -> int | str:
@@ -78,4 +85,4 @@ def _infer_again(model: ir.Model) -> None:
     for node in model.graph:
         for value in node.outputs:
             value.shape = None
-    ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from edgeopt.core.spec import TensorSpec
-from edgeopt.graph.export import to_onnx_program
+from edgeopt.graph.export import run_exporter
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -53,10 +53,8 @@ def _decompose(program: ExportedProgram, inputs: int, outputs: Sequence[str], op
     def spec(name: str) -> TensorSpec:
         return TensorSpec(name=name, dtype="float32", shape=())
 
-    exported = to_onnx_program(
-        program, [spec(f"input_{i}") for i in range(inputs)], [spec(name) for name in outputs], opset=opset, simplify=False
-    )
-    return exported.exported_program
+    names = [spec(f"input_{index}") for index in range(inputs)]
+    return run_exporter(program, names, [spec(name) for name in outputs], opset=opset, simplify=False)[1]
 
 
 def _module(node: Node) -> str:

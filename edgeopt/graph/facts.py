@@ -125,7 +125,7 @@ def _node_macs(node: ir.Node) -> int | None:
         return math.prod(out) * math.prod(right[1:])
     if node.op_type == "ConvTranspose":
         return math.prod(left) * math.prod(right[1:])
-    depth = left[0] if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) else left[-1]
+    depth = left[0] if node.op_type == "Gemm" and node.attributes.get_int("transA") else left[-1]
     return math.prod(out) * depth
 
 

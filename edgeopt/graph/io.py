@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgeopt.core.errors import GraphError
 
@@ -60,7 +60,7 @@ def save_onnx(model: ir.Model, path: Path) -> None:
             else:
                 ir.external_data.load_to_model(model)
                 file.write_bytes(_serialize(model))
-            os.replace(file, path)
+            file.replace(path)
     except OSError as error:
         raise GraphError(
             "The ONNX file cannot be written.", got=f"{path}: {error}", fix="Choose a writable folder with free space."
@@ -81,8 +81,12 @@ def check_onnx(path: Path) -> None:
 
 def initializer_bytes(model: ir.Model) -> int:
     """How many bytes the model's constant tensors take."""
-    return sum(value.const_value.nbytes for graph in model.graphs() for value in graph.initializers.values()
-               if value.const_value is not None)
+    return sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
 
 
 def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
@@ -129,11 +133,12 @@ def _write_external(model: ir.Model, file: Path, path: Path) -> None:
             if entry.key == "location":
                 entry.value = name
     file.write_bytes(proto.SerializeToString(deterministic=True))
-    os.replace(first, path.with_name(name))
+    first.replace(path.with_name(name))
 
 
 def _serialize(model: ir.Model) -> bytes:
-    return ir.to_proto(model).SerializeToString(deterministic=True)
+    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    return data
 
 
 def _first_line(error: Exception) -> str:

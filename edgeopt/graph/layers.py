@@ -19,9 +19,7 @@ __all__ = ["layer_sqnr"]
 _SAMPLES = 8  # per run: all layers' outputs are in memory at once
 
 
-def layer_sqnr(
-    float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarray], run: RunOnnx
-) -> dict[str, float]:
+def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarray], run: RunOnnx) -> dict[str, float]:
     """SQNR of each weighted layer's output (bias and folded BatchNorm included), int8 graph against float graph.
 
     Layers are paired in order; their weights must have the same shapes.

@@ -17,6 +17,7 @@ __all__ = [
     "activation_points",
     "add_initializer",
     "array_of",
+    "new_initializer",
     "set_grid",
     "unquantizable_readers",
     "weight_nodes",
@@ -122,8 +123,13 @@ def add_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
             break
         count += 1
         candidate = f"{name}_{count}"
-    tensor = ir.tensor(array, name=candidate)
-    value = ir.Value(name=candidate, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    return new_initializer(graph, candidate, array)
+
+
+def new_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Add a constant under a name that is free."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 

@@ -78,9 +78,7 @@ class InputsQuantizer(Quantizer):
                     skip = [a for a, conv in zip(node.args[:2], from_conv, strict=True) if not conv] or [node.args[1]]
                     specs = {skip[0]: self.activation}
             if specs:
-                node.meta["quantization_annotation"] = QuantizationAnnotation(
-                    input_qspec_map=specs, _annotated=True
-                )
+                node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)
         return model
 
     def validate(self, model: torch.fx.GraphModule) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeopt.core.errors import GraphError
-from edgeopt.graph.qdq import array_of, weight_nodes
+from edgeopt.graph.qdq import array_of, new_initializer, weight_nodes
 
 __all__ = ["OwnZeroPoints"]
 
@@ -51,9 +51,7 @@ class OwnZeroPoints(ir.passes.InPlacePass):
         while name in graph.initializers:
             count += 1
             name = f"{base}_{count}"
-        tensor = ir.tensor(zero, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        graph.register_initializer(value)
+        value = new_initializer(graph, name, zero)
         if len(node.inputs) < 3:
             node.resize_inputs(3)
         node.replace_input_with(2, value)

@@ -15,7 +15,7 @@ class Tidy(ir.passes.InPlacePass):
         """Clean every graph of the model."""
         before = sum(1 for graph in model.graphs() for _ in graph)
         common.RemoveUnusedNodesPass()(model)
-        common.RemoveUnusedFunctionsPass()(model)
+        common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass()(model)
         common.TopologicalSortPass()(model)
         for graph in model.graphs():

@@ -1,0 +1,217 @@
+"""FP16 weights and activations, float32 inputs and outputs.
+
+ONNX's own operator schemas decide, input by input, what may be float16: no list of operators to keep up to date.
+onnxconverter-common 1.16 works with current onnx, but clamps constants to ±10⁴ and away from zero to 10⁻⁷ in silence (a
+factor of 20,000 becomes one of 10,000); ONNX Runtime's converter lives in a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
+
+from edgeopt.core.errors import GraphError
+from edgeopt.core.events import Event
+from edgeopt.graph.io import check_onnx, load_onnx, save_onnx
+from edgeopt.graph.passes.base import PassResult, run_passes
+from edgeopt.graph.passes.tidy import Tidy
+from edgeopt.graph.qdq import add_initializer, array_of
+
+__all__ = ["convert_float16"]
+
+_MAX = float(np.finfo(np.float16).max)  # 65504
+_HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
+
+
+def convert_float16(source: Path, destination: Path, *, keep_float32: Sequence[str] = ()) -> PassResult:
+    """Write ``source`` with float16 weights and activations; graph inputs and outputs keep their types.
+
+    A node stays in float32, behind casts, where ONNX does not define it for float16, where it is asked for, or where
+    one of its constants has no float16 form: beyond ±65504, or so small that all of it would become zero (an epsilon).
+
+    Args:
+        keep_float32: ONNX operator types that stay in float32.
+
+    Returns:
+        The result, with one event for each node that stays in float32 for another reason than ``keep_float32``.
+
+    Raises:
+        GraphError: The graph has subgraphs (If, Loop, Scan), or an operator type of ``keep_float32`` does not occur.
+    """
+    model = load_onnx(source)
+    _refuse(model, keep_float32)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    events: list[Event] = []
+    wide = _wide_nodes(model, frozenset(keep_float32), events)
+    modified = _convert(model, wide)
+    run_passes(model, [Tidy()])
+    save_onnx(model, destination)
+    check_onnx(destination)
+    return PassResult(path=destination, modified=modified, events=tuple(events))
+
+
+def _refuse(model: ir.Model, keep_float32: Sequence[str]) -> None:
+    for node in model.graph:
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+            raise GraphError(
+                f"{node.op_type} holds a subgraph; edgeopt converts flat graphs to float16.",
+                got=node.name,
+                fix="Compile it with the fp32 recipe, or export the model without data-dependent control flow.",
+            )
+    present = {node.op_type for node in model.graph}
+    for op_type in keep_float32:
+        if op_type not in present:
+            raise GraphError(
+                "keep_float32 names an operator that the graph does not have.",
+                got=op_type,
+                fix=f"It has {', '.join(sorted(present))}.",
+            )
+
+
+def _wide_nodes(model: ir.Model, keep: frozenset[str], events: list[Event]) -> set[ir.Node]:
+    """The nodes that compute in float32."""
+    wide = set()
+    for node in model.graph:
+        reason = None
+        if node.op_type not in keep:
+            reason = _obstacle(model, node)
+            if reason is None:
+                continue
+            events.append(
+                Event(
+                    kind="fallback",
+                    stage="float16",
+                    message=f"{node.op_type} stays in float32: {reason}.",
+                    node=node.name,
+                )
+            )
+        wide.add(node)
+    return wide
+
+
+def _obstacle(model: ir.Model, node: ir.Node) -> str | None:
+    """Why ``node`` cannot compute in float16; None where it can, or where no float32 is involved."""
+    if not any(value is not None and value.dtype == _SINGLE for value in (*node.inputs, *node.outputs)):
+        return None
+    types = _types(model, node)
+    if types is None:
+        return f"its definition (domain {node.domain or 'ai.onnx'}) is not known"
+    for value, allowed in zip((*node.inputs, *node.outputs), types, strict=True):
+        # an input that is float32 by definition (Resize's scales) stays so without the node
+        if value is not None and value.dtype == _SINGLE and len(allowed) > 1 and "tensor(float16)" not in allowed:
+            return "ONNX does not define it for float16"
+    for value in node.inputs:
+        array = array_of(value)
+        if value is None or array is None or array.dtype != np.float32 or not array.size:
+            continue
+        finite = np.abs(array[np.isfinite(array)])
+        if finite.size and float(finite.max()) > _MAX:
+            return f"constant {value.name} reaches {float(finite.max()):.3g}, float16 ends at {_MAX:.0f}"
+        if finite.size and finite.any() and not finite.astype(np.float16).any():
+            return f"constant {value.name} is at most {float(finite.max()):.3g}, which is zero in float16"
+    return None
+
+
+def _types(model: ir.Model, node: ir.Node) -> list[tuple[str, ...]] | None:
+    """The types that the operator's schema allows for each input, then each output."""
+    try:
+        version = model.opset_imports.get(node.domain, 1)
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    constraints = {c.type_param_str: tuple(c.allowed_type_strs) for c in schema.type_constraints}
+
+    def allowed(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], count: int) -> list[tuple[str, ...]]:
+        # the last parameter of a variadic operator stands for all that follow
+        chosen = [parameters[min(index, len(parameters) - 1)] for index in range(count)]
+        return [constraints.get(parameter.type_str, (parameter.type_str,)) for parameter in chosen]
+
+    return allowed(schema.inputs, len(node.inputs)) + allowed(schema.outputs, len(node.outputs))
+
+
+def _convert(model: ir.Model, wide: set[ir.Node]) -> bool:
+    """Give every float32 value its new type; ``model`` is changed. Returns whether anything changed."""
+    graph = model.graph
+    nodes = list(graph)
+    made = [value for node in nodes if node not in wide for value in node.outputs if value.dtype == _SINGLE]
+    for value in made:
+        value.type = ir.TensorType(_HALF)
+    casts: dict[tuple[int, ir.DataType], ir.Value] = {}
+    for node in nodes:
+        if node not in wide:
+            _convert_attributes(node)
+        _convert_inputs(model, node, _SINGLE if node in wide else _HALF, casts)
+    ours = {id(value) for value in made}
+    for index, output in enumerate(graph.outputs):
+        if id(output) in ours:
+            _restore_output(graph, index, output)
+    return bool(made)
+
+
+def _convert_inputs(
+    model: ir.Model, node: ir.Node, wanted: ir.DataType, casts: dict[tuple[int, ir.DataType], ir.Value]
+) -> None:
+    types = _types(model, node)
+    for index, value in enumerate(node.inputs):
+        if value is None or value.dtype not in (_SINGLE, _HALF):
+            continue
+        # float32 by definition, e.g. Resize's scales
+        target = _SINGLE if types is not None and types[index] == ("tensor(float)",) else wanted
+        if value.dtype != target:
+            node.replace_input_with(index, _as(model.graph, value, target, casts))
+
+
+def _as(
+    graph: ir.Graph, value: ir.Value, wanted: ir.DataType, casts: dict[tuple[int, ir.DataType], ir.Value]
+) -> ir.Value:
+    """``value`` as ``wanted``: a converted constant, or behind a Cast; made once per value."""
+    key = (id(value), wanted)
+    if key not in casts:
+        name = f"{value.name}_{wanted.name.lower()}"
+        array = array_of(value) if value.is_initializer() else None
+        if array is not None:
+            casts[key] = add_initializer(graph, name, array.astype(wanted.numpy()))
+        else:
+            casts[key] = _cast(graph, value, wanted, name)
+    return casts[key]
+
+
+def _cast(graph: ir.Graph, value: ir.Value, wanted: ir.DataType, name: str) -> ir.Value:
+    cast = ir.node("Cast", [value], {"to": wanted.value}, num_outputs=1, name=name)
+    new = cast.outputs[0]
+    new.name, new.shape, new.type = name, value.shape, ir.TensorType(wanted)
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], cast)
+    else:
+        graph.insert_after(producer, cast)
+    return new
+
+
+def _restore_output(graph: ir.Graph, index: int, value: ir.Value) -> None:
+    """The graph's output keeps its name and float32; the value behind it takes another name."""
+    name = value.name
+    value.name = f"{name}_float16"
+    cast = ir.node("Cast", [value], {"to": _SINGLE.value}, num_outputs=1, name=f"{name}_output")
+    new = cast.outputs[0]
+    new.name, new.shape, new.type = name, value.shape, ir.TensorType(_SINGLE)
+    graph.append(cast)
+    graph.outputs[index] = new
+
+
+def _convert_attributes(node: ir.Node) -> None:
+    """What a node makes float32 by an attribute (``to`` of Cast, ``value`` of ConstantOfShape) it makes float16."""
+    for key in ("to", "dtype"):
+        if node.attributes.get_int(key, 0) == _SINGLE.value:
+            node.attributes[key] = ir.AttrInt64(key, _HALF.value)
+    attribute = node.attributes.get("value")
+    if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
+        tensor = attribute.as_tensor()
+        if tensor.dtype == _SINGLE:
+            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(tensor.numpy().astype(np.float16)))
