@@ -72,7 +72,7 @@ def evaluate(model: GraphModule, node: Node) -> torch.Tensor:
             pending.extend(missing)
             continue
         pending.pop()
-        args, kwargs = torch.fx.map_arg((current.args, current.kwargs), known.__getitem__)  # type: ignore[misc]
+        args, kwargs = torch.fx.map_arg((current.args, current.kwargs), known.__getitem__)
         known[current] = getattr(runner, current.op)(current.target, args, kwargs)
     value: torch.Tensor = known[node]
     return value

@@ -20,6 +20,8 @@ from edgeopt.core.events import Progress, ProgressListener
 
 __all__ = ["correct_biases", "mean_errors"]
 
+_Q = torch.ops.quantized_decomposed
+
 
 @dataclass(slots=True)
 class _MeanError:
@@ -61,8 +63,12 @@ class _Means(Interpreter):
     def _mean(self, output: torch.Tensor, axis: int) -> torch.Tensor:
         if self.count < self.rows and len(output) % self.rows == 0:  # rows that only fill a static batch
             output = output[: len(output) // self.rows * self.count]
-        others = [i for i in range(output.ndim) if i != axis % output.ndim]
-        return output.mean(others, dtype=torch.float64)
+        axis %= output.ndim
+        inner = [i for i in range(1, output.ndim) if i != axis]
+        if inner and axis:  # within a sample in float32, which is many times faster; over samples in float64
+            output, axis = output.mean(inner), 1
+        others = [i for i in range(output.ndim) if i != axis]
+        return output.mean(others, dtype=torch.float64) if others else output.double()
 
 
 class _Corrected(_Means):
@@ -77,13 +83,23 @@ class _Corrected(_Means):
         self.reference: dict[str, torch.Tensor] = {}
         self.errors = {name: _MeanError() for name in axes}
 
+    def run_node(self, n: Node) -> Any:
+        """Run one node; a Q and its DQs as torch's one fused op on the same grid, which is several times faster."""
+        if n.target == _Q.quantize_per_tensor.default:
+            x, scale, zero_point, low, high = self.fetch_args_kwargs_from_env(n)[0][:5]
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
+        source = n.args[0] if n.args else None
+        if isinstance(source, Node) and source.target == _Q.quantize_per_tensor.default:
+            return self.env[source]
+        return super().run_node(n)
+
     def layer(self, name: str, output: torch.Tensor) -> torch.Tensor:
         """Update the layer's mean error and take it out of the output."""
         error, axis = self.errors[name], self.axes[name]
         error.add(self._mean(output, axis) - self.reference[name], self.count)
         shape = [1] * output.ndim
         shape[axis] = -1
-        return output - torch.as_tensor(error.value, dtype=output.dtype).reshape(shape)
+        return output.sub_(torch.as_tensor(error.value, dtype=output.dtype).reshape(shape))
 
 
 def correct_biases(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
 from edgeopt.compress.observers import NonFiniteError
 from edgeopt.core.errors import DataError
@@ -93,26 +94,28 @@ def calibrate(model: GraphModule, feed: Feed, progress: ProgressListener) -> int
     done = 0
     progress(Progress(stage="calibrate", done=0, total=feed.samples))
     for inputs, count in feed.batches():
-        try:
-            outputs = run_flat(model, inputs)
-            if not all(_is_finite(leaf) for leaf in torch.utils._pytree.tree_leaves(outputs)):  # noqa: SLF001
-                raise NonFiniteError
-        except NonFiniteError:
-            raise _blame(model, feed.specs, inputs, done) from None
+        if not _runs_finite(model, inputs):
+            raise _blame(model, feed.specs, inputs, done)
         done += count
         progress(Progress(stage="calibrate", done=done, total=feed.samples))
     return done
 
 
-def run_flat(model: GraphModule, inputs: Sequence[torch.Tensor]) -> Any:
-    """The outputs, flat, of a graph whose placeholders are given in order. Frees every value after its last use."""
-    return Interpreter(model).run(*inputs, enable_io_processing=False)
+def _runs_finite(model: GraphModule, inputs: Sequence[torch.Tensor]) -> bool:
+    """Run the graph; an interpreter, because it frees every value after its last use."""
+    try:
+        outputs = Interpreter(model).run(*inputs, enable_io_processing=False)
+    except NonFiniteError:
+        return False
+    return _is_finite(outputs)
 
 
 def _is_finite(value: Any) -> bool:
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return True
-    return bool(torch.isfinite(value).all())
+    return all(
+        bool(torch.isfinite(leaf).all())
+        for leaf in pytree.tree_leaves(value)
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    )
 
 
 class _Detective(Interpreter):
@@ -127,8 +130,7 @@ class _Detective(Interpreter):
         if n.op == "call_module":
             return self.env[n.args[0]]  # type: ignore[index]
         result = super().run_node(n)
-        computed = n.op == "call_function"
-        if self.first is None and computed and not all(map(_is_finite, torch.utils._pytree.tree_leaves(result))):  # noqa: SLF001
+        if self.first is None and n.op == "call_function" and not _is_finite(result):
             self.first = n
         return result
 

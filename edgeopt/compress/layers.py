@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -172,7 +173,7 @@ def _is_conv(node: Any, through: Sequence[Any]) -> bool:
 
 def _is_first_item(node: Node) -> bool:
     """``getitem(batch_norm, 0)``, as decomposition writes it."""
-    return getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0
+    return node.target is operator.getitem and bool(node.args[1] == 0)
 
 
 def _activations(node: Node, op: str, rules: QuantizationRules) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ def _unify_conv(model: GraphModule) -> None:
         with model.graph.inserting_before(node):
             if transposed:
                 target = A.conv_transpose1d.default if spatial == 1 else A.conv_transpose2d.input
-                arguments = (x, weight, bias, stride, padding, output_padding, groups, dilation)
+                arguments: tuple[Any, ...] = (x, weight, bias, stride, padding, output_padding, groups, dilation)
             else:
                 target = A.conv1d.default if spatial == 1 else A.conv2d.default
                 arguments = (x, weight, bias, stride, padding, dilation, groups)
@@ -154,7 +154,8 @@ def _split_attention(model: GraphModule) -> None:
 
 
 def _is_plain_attention(node: Node) -> bool:
-    mask, dropout, causal = (*node.args[3:6], *(None, 0.0, False)[max(0, len(node.args) - 3) :])
+    given: list[Any] = list(node.args[3:6])
+    mask, dropout, causal = given + [None, 0.0, False][len(given) :]
     return (
         node.kwargs.get("attn_mask", mask) is None
         and not node.kwargs.get("dropout_p", dropout)
@@ -197,7 +198,7 @@ def _call(graph: torch.fx.Graph, target: Any, args: tuple[Any, ...], like: Node)
     made = graph.call_function(target, args)
     example = torch.fx.map_arg(args, lambda n: n.meta["val"])
     with like.meta["val"].fake_mode:
-        made.meta["val"] = target(*example)  # type: ignore[misc]
+        made.meta["val"] = target(*example)
     _place(made, like)
     return made
 

@@ -15,7 +15,6 @@ from edgeopt.compress.ranges import INT8_MAX, INT8_MIN, SCALE_FLOOR, Histogram, 
 __all__ = ["RANGE_KEY", "ActivationObserver", "NonFiniteError", "WeightObserver", "quantize_weight"]
 
 RANGE_KEY = "edgeopt_range"  # node.meta of a quantize_per_tensor: the (low, high) it was calibrated to
-_CHUNK = 1 << 16  # values binned at once: the working set stays in the cache, and memory constant
 _Q = torch.ops.quantized_decomposed
 
 
@@ -54,20 +53,9 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         smallest, largest = (float(v) for v in torch.aminmax(x))
         if not (np.isfinite(smallest) and np.isfinite(largest)):
             raise NonFiniteError
-        histogram = self.histogram
-        histogram.widen(smallest, largest)
-        if self.observer == "minmax":
-            return
-        if histogram.width == 0.0:
-            histogram.add_zeros(x.numel())
-            return
-        half, per_bin = histogram.half, 1.0 / histogram.width
-        counts = torch.zeros(2 * half, dtype=torch.int64)
-        for part in x.reshape(-1).split(_CHUNK):
-            # Both factors are exact: the width is a power of two.
-            index = (part * per_bin).floor_().to(torch.int32).add_(half)
-            counts += torch.bincount(index, minlength=2 * half)
-        histogram.add(counts.numpy())
+        self.histogram.widen(smallest, largest)
+        if self.observer != "minmax":
+            self.histogram.add(x.reshape(-1).numpy())
 
     def fix(self) -> tuple[float, float]:
         """Choose the range from what was seen, and stop watching."""

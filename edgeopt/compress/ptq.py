@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -36,7 +37,8 @@ def quantize_program(model: TrainedModel, config: Quantize, context: StepContext
         RecipeError: A ``skip`` pattern matches no layer, or no layer is left to quantize.
         DataError: The data does not fit the model, or makes it produce NaN or infinity.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # torch's own, while it copies its graphs
         torch.manual_seed(context.seed)
         return _quantize(model, config, context)
 
@@ -133,9 +135,7 @@ def _channel_axes(model: GraphModule, layers: Sequence[Layer]) -> dict[str, int]
     return axes
 
 
-def _events(
-    layers: Sequence[Layer], converted: GraphModule, samples: int, config: Quantize
-) -> tuple[Event, ...]:
+def _events(layers: Sequence[Layer], converted: GraphModule, samples: int, config: Quantize) -> tuple[Event, ...]:
     events = [
         Event(
             kind="note" if layer.reason.startswith("skipped") else "fallback",
@@ -186,4 +186,4 @@ def _stats(
 def _mebibytes(program: ExportedProgram) -> float:
     tensors = [*program.state_dict.values(), *(c for c in program.constants.values() if isinstance(c, torch.Tensor))]
     unique = {(t.data_ptr(), t.nbytes): t.nbytes for t in tensors}
-    return sum(unique.values()) / 2**20
+    return float(sum(unique.values())) / 2**20

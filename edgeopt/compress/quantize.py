@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.core.errors import RecipeError
 from edgeopt.model.trained import TrainedModel
@@ -18,7 +22,7 @@ class QuantizeStep:
     """
 
     @staticmethod
-    def check(config: Quantize, recipe: Recipe, target: Target, has_data: bool) -> None:
+    def check(config: Quantize, recipe: Recipe, target: Target, has_data: bool) -> None:  # noqa: ARG004 (Step's form)
         """Refuse int8 where the target has none, where there is no data, or where the steps' order rules it out.
 
         Raises:
@@ -69,9 +73,22 @@ class QuantizeStep:
                 got="no data" if context.data is None else f"data {context.data.name!r} without a calibration split",
                 fix=f"Give data with a calibration split, or use recipe {context.target.float_recipe!r}.",
             )
-        from edgeopt.compress.ptq import quantize_program  # noqa: PLC0415  (torch)
-
+        with _quiet("torchao", "torch.utils._pytree"):
+            from edgeopt.compress.ptq import quantize_program  # noqa: PLC0415  (torch)
         return quantize_program(model, config, context)
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Hold back warnings: torchao reports each CUDA library that it cannot load on a CPU build."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _refuse_int8(target: Target) -> None:

@@ -19,7 +19,8 @@ INT8_MIN, INT8_MAX = -128, 127  # what ONNX's QuantizeLinear saturates at: any o
 SCALE_FLOOR = 2.0**-24  # the smallest positive float16: a constant-zero tensor's scale stays > 0 in every float type
 _HALF = 4096  # bins on each side of zero: ≥ 16 of them lie within one int8 step of the whole range
 _CANDIDATES = 160  # clipping thresholds that ``best_range`` tries
-_SMALLEST_EXPONENT = -140  # below it float32 is denormal and its spacing coarser than a bin
+_SMALLEST_EXPONENT = -126  # 1/width must be a float32
+_CHUNK = 1 << 16  # values binned at once: they stay in the cache, and memory is constant
 
 
 class Histogram:
@@ -69,21 +70,22 @@ class Histogram:
             self.counts[_HALF // 2 : _HALF // 2 + _HALF] = merged
             self.exponent += 1
 
-    def add(self, counts: np.ndarray) -> None:
-        """Add counts per bin at the present width: int64 [8192]."""
-        self.counts += counts
-
-    def add_zeros(self, count: int) -> None:
-        """Add values that are exactly zero, before any width is known."""
+    def add(self, values: np.ndarray) -> None:
+        """Count ``values``: float32 [N], finite, within what ``widen`` was told."""
         if self.exponent is None:
-            self.zeros += count
-        else:
-            self.counts[_HALF] += count
-
-    @property
-    def half(self) -> int:
-        """Bins on each side of zero."""
-        return _HALF
+            self.zeros += values.size
+            return
+        per_bin = np.float32(1.0 / self.width)
+        scaled, index = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int64)
+        for start in range(0, values.size, _CHUNK):
+            part = values[start : start + _CHUNK]
+            bins, into = scaled[: part.size], index[: part.size]
+            # Exact in float32: a power of two, then whole numbers below 2^13.
+            np.multiply(part, per_bin, out=bins)
+            np.floor(bins, out=bins)
+            np.add(bins, np.float32(_HALF), out=bins)
+            np.copyto(into, bins, casting="unsafe")
+            self.counts += np.bincount(into, minlength=2 * _HALF)
 
     def edges(self) -> np.ndarray:
         """The bins' borders: float64 [8193]."""

@@ -70,8 +70,8 @@ def _calls(graph: torch.fx.Graph) -> list[Node]:
 
 
 def _is_size(node: Node) -> bool:
-    namespace, _, name = str(node.target).partition(".")
-    return name.startswith("sym_") or namespace in {"prims_sym"} or "_assert" in name
+    _, _, name = str(node.target).partition(".")
+    return name.startswith("sym_") or "_assert" in name
 
 
 def _example_inputs(program: ExportedProgram) -> tuple[list[Any], list[Any]]:
@@ -86,11 +86,14 @@ def _example_inputs(program: ExportedProgram) -> tuple[list[Any], list[Any]]:
             flat.append(value)
             shapes.append(None)
             continue
-        sizes, dynamic = [], {}
-        for axis, size in enumerate(value.shape):
-            if isinstance(size, int):
-                sizes.append(size)
+        sizes: list[int] = []
+        dynamic: dict[int, Any] = {}
+        dimension: Any  # an int, or a SymInt that torch's types do not tell from one
+        for axis, dimension in enumerate(value.shape):
+            if isinstance(dimension, int):
+                sizes.append(dimension)
                 continue
+            size: torch.SymInt = dimension
             low, high = _bounds(program, size)
             sizes.append(max(2, low) if high is None or high >= 2 else high)
             dynamic[axis] = _dimension(dims, size, low, high)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgeopt.compress.base import StepContext
 from edgeopt.core.events import ignore_progress
 from edgeopt.core.spec import TensorSpec
-from edgeopt.compress.base import StepContext
 from edgeopt.data.contract import Batch, Dataset, Split
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Quantize, Recipe
@@ -20,7 +20,7 @@ from edgeopt.targets.schema import Target
 
 
 class Conv(nn.Sequential):
-    def __init__(self, inputs, outputs, kernel=3, stride=1, groups=1, act=nn.ReLU):
+    def __init__(self, inputs, outputs, kernel=3, stride=1, *, groups=1, act=nn.ReLU):
         layers = [
             nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
             nn.BatchNorm2d(outputs),
@@ -55,7 +55,10 @@ class Inverted(nn.Module):
     def __init__(self, width, outputs, stride=1):
         super().__init__()
         wide = 4 * width
-        self.expand, self.depthwise = Conv(width, wide, 1, act=nn.ReLU6), Conv(wide, wide, 3, stride, wide, nn.ReLU6)
+        self.expand, self.depthwise = (
+            Conv(width, wide, 1, act=nn.ReLU6),
+            Conv(wide, wide, 3, stride, groups=wide, act=nn.ReLU6),
+        )
         self.project, self.residual = Conv(wide, outputs, 1, act=None), stride == 1 and width == outputs
 
     def forward(self, x):
@@ -67,7 +70,11 @@ class MobileNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            Conv(3, 8, act=nn.ReLU6), Inverted(8, 8), Inverted(8, 16, 2), Inverted(16, 16), Conv(16, 32, 1, act=nn.ReLU6)
+            Conv(3, 8, act=nn.ReLU6),
+            Inverted(8, 8),
+            Inverted(8, 16, 2),
+            Inverted(16, 16),
+            Conv(16, 32, 1, act=nn.ReLU6),
         )
         self.classifier = nn.Linear(32, 10)
 
@@ -166,8 +173,8 @@ def export(net: nn.Module, *shapes: Sequence[int], batch: int | None = None, nam
     dim = torch.export.Dim("batch", min=1, max=4096)
     dynamic = None if batch else tuple({0: dim} for _ in shapes)
     signature = list(shapes)
-    program = torch.export.export(net, examples, dynamic_shapes=(dynamic,) if _is_variadic(net) else dynamic)
-    names = [s for s in program.graph_signature.user_inputs]
+    program = torch.export.export(net, examples, dynamic_shapes=dynamic)
+    names = list(program.graph_signature.user_inputs)
     first = batch or "batch"
     inputs = tuple(
         TensorSpec(name=n, dtype="float32", shape=(first, *shape)) for n, shape in zip(names, signature, strict=True)
@@ -184,10 +191,6 @@ def export(net: nn.Module, *shapes: Sequence[int], batch: int | None = None, nam
         identity=name,
         parameters=sum(p.numel() for p in net.parameters()),
     )
-
-
-def _is_variadic(net: nn.Module) -> bool:
-    return False
 
 
 class Arrays:
@@ -255,7 +258,10 @@ def make_config(**options: Any) -> Quantize:
 
 def make_context(data: Dataset | None, target: Target | None = None, **options: Any) -> StepContext:
     return StepContext(
-        data=data, target=target or make_target(), seed=options.pop("seed", 0), progress=options.pop("progress", ignore_progress)
+        data=data,
+        target=target or make_target(),
+        seed=options.pop("seed", 0),
+        progress=options.pop("progress", ignore_progress),
     )
 
 
