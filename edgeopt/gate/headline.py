@@ -65,10 +65,10 @@ def _not_measured(shipped: Candidate) -> str:
 
 
 def _shipping(shipped: Candidate, verdict: Verdict, criterion: str, *, by_figures: bool) -> str:
-    if not by_figures:
-        return f"Shipped: {shipped.id}, as the recipe asks{_figures(shipped)}."
     if verdict.status == "FAIL":
         return f"No candidate holds the limits. Shipped: {shipped.id}{_figures(shipped)}. {verdict.summary}"
+    if not by_figures:
+        return f"Shipped: {shipped.id}, as the recipe asks{_figures(shipped)}."
     return f"Shipped: {shipped.id}, the {criterion} within the limits{_figures(shipped)}."
 
 

@@ -100,12 +100,22 @@ def test_a_session_that_nobody_closed_ends_with_its_last_reference(device, make_
     assert not directory.exists()
 
 
-def test_an_exception_in_the_host_kills_an_agent_in_the_middle_of_an_inference(device, make_engine):
-    with pytest.raises(KeyboardInterrupt), device.open(make_engine("slow")) as session:
-        session.request("hello")
-        process = psutil.Process(session.pid)
+def test_an_interrupt_kills_an_agent_in_the_middle_of_an_inference(device, make_engine, five, load):
+    def interrupt(*_):
         raise KeyboardInterrupt
-    assert _gone(process)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    session = device.open(make_engine("slow"))
+    process = psutil.Process(session.pid)
+    load(session, "slow")
+    signal.setitimer(signal.ITIMER_REAL, 0.5)  # the inference sleeps for a minute
+    try:
+        with pytest.raises(KeyboardInterrupt), session:
+            session.request("first", inputs=session.put(five))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not process.is_running()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

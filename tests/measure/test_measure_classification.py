@@ -92,9 +92,9 @@ def test_nan_names_its_first_sample_and_whose_it_is():
     good, bad = np.ones((3000, 3)), np.ones((3000, 3))
     bad[2047, 1] = bad[2500, 0] = np.nan
     labels = np.zeros(3000, int)
-    with pytest.raises(BackendError, match="candidate hold NaN.*sample 2047 of 3000"):
+    with pytest.raises(BackendError, match=r"candidate hold NaN.*sample 2047 of 3000"):
         evaluate(good, bad, labels, [], device="d")
-    with pytest.raises(ModelError, match="FP32 reference hold NaN.*sample 2047"):
+    with pytest.raises(ModelError, match=r"FP32 reference hold NaN.*sample 2047"):
         evaluate(bad, good, labels, [], device="d")
     with pytest.raises(BackendError, match="sample 2047"):
         evaluate_unlabelled(good, bad, device="d")
