@@ -77,6 +77,8 @@ def read_graph(path: Path) -> Graph:
         raise BackendError("The ONNX file cannot be read.", got=error) from error
     except Exception as error:  # protobuf's DecodeError; the class depends on protobuf's implementation
         raise BackendError("The file is not an ONNX model.", got=path, fix="It may be truncated.") from error
+    if not model.graph.output:
+        raise BackendError("The file is not an ONNX model: it has no outputs.", got=path, fix="It may be truncated.")
     initialized = {tensor.name for tensor in model.graph.initializer}
     fed = [value for value in model.graph.input if value.name not in initialized]
     try:

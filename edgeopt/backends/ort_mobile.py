@@ -1,5 +1,7 @@
 """ONNX Runtime's mobile format: one ``.ort`` file, and the operators that a reduced build of the runtime needs."""
 
+# ruff: noqa: ARG002 (the protocol gives every backend the same arguments)
+
 from __future__ import annotations
 
 import os
@@ -123,9 +125,7 @@ def _convert(source: Path, made: Path) -> None:
     command += arguments
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ORT_CONVERT_")}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment, check=False)
     except subprocess.TimeoutExpired as error:
         raise BackendError("ONNX Runtime's converter did not end within half an hour.") from error
     if done.returncode != 0:

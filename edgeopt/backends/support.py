@@ -66,10 +66,11 @@ def check_options(
                 got=repr(key),
                 fix=f"Known: {choices}.",
             )
-        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+        kind = known[key]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
         # bool is an int to Python, not to a reader.
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            names = " or ".join(kind.__name__ for kind in kinds)
+            names = " or ".join(each.__name__ for each in kinds)
             raise BackendError(
                 f"The option {key!r} of the runtime {rules.name} must be of type {names}.", got=repr(value)
             )
@@ -80,11 +81,19 @@ def refuse(runtime: str, findings: Iterable[Finding]) -> None:
     """Stop where a finding is an error.
 
     Raises:
-        BackendError: Listing all of them.
+        BackendError: Listing every rule that was broken, each with its first node and how many more there are.
     """
-    errors = [f"{f.rule}{f' at {f.node}' if f.node else ''}: {f.message}" for f in findings if f.severity == "error"]
-    if errors:
-        raise BackendError(f"The runtime {runtime} cannot take this graph.", got="; ".join(errors).rstrip("."))
+    broken: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.severity == "error":
+            broken.setdefault(finding.rule, []).append(finding)
+    if broken:
+        texts = []
+        for rule, found in broken.items():
+            place = f" at {found[0].node}" if found[0].node else ""
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            texts.append(f"{rule}{place}{more}: {found[0].message}")
+        raise BackendError(f"The runtime {runtime} cannot take this graph.", got=" ".join(texts).rstrip("."))
 
 
 def coverage_events(stage: str, quantized: Iterable[str], left: Iterable[str], where: str) -> tuple[Event, ...]:

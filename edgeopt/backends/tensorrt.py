@@ -1,5 +1,7 @@
 """TensorRT: a folder that builds its engine on the device; built here where this machine can."""
 
+# ruff: noqa: ARG002 (the protocol gives every backend the same arguments)
+
 from __future__ import annotations
 
 import json
@@ -90,6 +92,7 @@ class TensorRTBackend:
         shutil.copyfile(tensorrt_execution.__file__, directory / "tensorrt_execution.py")
         (directory / "build.json").write_text(json.dumps(settings, indent=2) + "\n")
         (directory / "trtexec.sh").write_text(_trtexec(read, settings))
+        (directory / "trtexec.sh").chmod(0o755)
         built = _build(read, model, target, directory)
         return Engine(
             runtime=self.name,
@@ -179,9 +182,7 @@ def _build_ahead_of_time(
         arguments = ["--onnx", str(model), "--output", str(made), "--module", "tensorrt_rtx"]
         report = run_build(*arguments, *_flags(settings), "--ahead-of-time", str(capability))
         if report.error is not None and not report.parsed:
-            raise BackendError(
-                f"TensorRT-RTX {report.version} refuses the graph.", got=report.error.rstrip(".")
-            )
+            raise BackendError(f"TensorRT-RTX {report.version} refuses the graph.", got=report.error.rstrip("."))
         if report.error is not None:
             message = f"TensorRT-RTX {report.version} parses the graph but does not build it: {report.error}"
             return _Built(done=False, events=(*notes, Event(kind="warning", stage="compile", message=message)))
@@ -195,7 +196,11 @@ def _build_ahead_of_time(
         "not run on the target.",
     )
     where = f"TensorRT-RTX {report.version}, SM {capability}"
-    events = (*notes, proof, *coverage_events("compile", graph.quantized, float_nodes(graph.quantized, report.kernels), where))
+    events = (
+        *notes,
+        proof,
+        *coverage_events("compile", graph.quantized, float_nodes(graph.quantized, report.kernels), where),
+    )
     if own:
         return _Built(done=True, entry=RTX_ENGINE, module="tensorrt_rtx", version=report.version, events=events)
     return _Built(done=False, events=events)

@@ -134,9 +134,8 @@ class _Facts:
 
         folder = str(graph.path.parent)
         nodes, tensors = _walk(graph.model.graph)
-        for node in nodes:
-            if node.op_type == "Constant":
-                tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+        made = ((node.output[0], a) for node in nodes if node.op_type == "Constant" for a in node.attribute)
+        tensors |= {name: attribute.t for name, attribute in made if attribute.name == "value"}
         needed = {name for n in nodes if n.op_type.endswith("uantizeLinear") for name in n.input[1:]}
         # Weights are not read, only known to be there: an empty array of their type stands for them.
         constants = {

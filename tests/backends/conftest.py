@@ -46,15 +46,18 @@ def conv_net(batch="batch"):
 
 
 def quantized_net(batch="batch", *, dtype="int8", zero_point=0, opset=20, weight_axis=0, activation_scale=0.03):
-    """The same shape of net with explicit Q/DQ: weights per channel, activations per tensor."""
+    """The same shape of net with explicit Q/DQ: weights per channel, activations per tensor.
+
+    The weights have 7 bits: on x86 without VNNI, 8-bit weights saturate and no oracle would agree.
+    """
     rng = np.random.default_rng(2)
     channels = (8, 3)[weight_axis]
     weights = {
-        "w": rng.integers(-127, 128, (8, 3, 3, 3)).astype("int8"),
+        "w": rng.integers(-63, 64, (8, 3, 3, 3)).astype("int8"),
         "ws": rng.uniform(0.001, 0.003, channels).astype("float32"),
         "wz": np.zeros(channels, "int8"),
         "b": rng.normal(size=8).astype("float32"),
-        "f": rng.integers(-127, 128, (8 * 36, 5)).astype("int8"),
+        "f": rng.integers(-63, 64, (8 * 36, 5)).astype("int8"),
         "fs": rng.uniform(0.001, 0.003, 5).astype("float32"),
         "fz": np.zeros(5, "int8"),
         "g": rng.normal(size=5).astype("float32"),

@@ -5,6 +5,7 @@ Standard library and NumPy only, Python 3.8: these files travel to devices.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Dict, List, Tuple, Union  # noqa: UP035 (an alias is evaluated, and Python 3.8 has no dict[...])
 
@@ -40,22 +41,24 @@ def check_inputs(inputs: Mapping[str, np.ndarray], ports: Ports) -> None:
         if array.dtype != dtype:
             raise RunnerError(f"Input {name!r} is {dtype}; received {array.dtype}.")
         if array.ndim != len(shape) or any(
-            isinstance(want, int) and want != got for want, got in zip(shape, array.shape)  # noqa: B905 (Python 3.8)
+            isinstance(want, int) and want != got
+            for want, got in zip(shape, array.shape)  # noqa: B905 (Python 3.8)
         ):
             raise RunnerError(f"Input {name!r} has shape {_shape(shape)}; received {_shape(array.shape)}.")
 
 
 def first_useful_line(error: object) -> str:
-    """The first line of a runtime's message that says something: no rule, no frame, no blank, no source location.
+    r"""The first line of a runtime's message that says something: no rule, no frame, no blank, no source location.
 
-    >>> first_useful_line("Exception from src/core.cpp:85:\\nCheck 'x' failed at src/a.cpp:3:\\nno such file\\n")
+    >>> first_useful_line("Exception from src/core.cpp:85:\nCheck 'x' failed at src/a.cpp:3:\nno such file\n")
     "Check 'x' failed at src/a.cpp:3: no such file"
     """
     lines = [line.strip(" \t*=-") for line in str(error).splitlines()]
     useful = [line for line in lines if line and not line.startswith(("Exception from", "Traceback", "File "))]
     if not useful:
         return type(error).__name__
-    head = useful[0]
+    # ONNX Runtime puts its own name and a code before what it says.
+    head = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", r"\1: ", useful[0])
     if head.endswith(":") and len(useful) > 1:
         head = f"{head} {useful[1]}"
     return head[:500]

@@ -110,7 +110,7 @@ class OrtRunner:
             if shape and isinstance(shape[0], int) and shape[0] != batch:
                 raise BatchError(f"Input {name!r} has a fixed batch of {shape[0]}; it cannot run at {batch}.")
 
-    def __enter__(self) -> OrtRunner:
+    def __enter__(self) -> OrtRunner:  # noqa: PYI034 (Python 3.8 has no Self)
         return self
 
     def __exit__(

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import glob
 import importlib
-import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,7 @@ class Execution:
             self._stream = ctypes.c_void_p()
         self._context = self._engine = self._runtime = None
 
-    def __enter__(self) -> Execution:
+    def __enter__(self) -> Execution:  # noqa: PYI034 (Python 3.8 has no Self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,11 +118,10 @@ class Execution:
         self._call("cudaStreamCreate", ctypes.byref(self._stream))
         self._logger = self._trt.Logger(self._trt.Logger.WARNING)
         self._runtime = self._trt.Runtime(self._logger)
-        with open(plan, "rb") as file:  # noqa: PTH123 (works with any string, on any Python)
-            self._engine = self._runtime.deserialize_cuda_engine(file.read())
+        self._engine = self._runtime.deserialize_cuda_engine(Path(plan).read_bytes())
         if self._engine is None:
             raise CudaError(
-                f"{self._trt.__name__} {self.version} cannot read {os.path.basename(plan)}: an engine runs only with "
+                f"{self._trt.__name__} {self.version} cannot read {Path(plan).name}: an engine runs only with "
                 "the version and on the GPU that it was built for. Build it again here with build_engine.py."
             )
         self._context = self._engine.create_execution_context()
@@ -175,13 +173,10 @@ def load_cudart() -> Any:
     found = ctypes.util.find_library("cudart")
     names = [found] if found else []
     names += ["libcudart.so", *(f"libcudart.so.{major}" for major in ("13", "12", "11.0"))]
-    names += [
-        path
-        for folder in sys.path
-        for pattern in ("nvidia/cuda_runtime/lib/libcudart.so.*", "nvidia/cu*/lib/libcudart.so.*")
-        for path in sorted(glob.glob(os.path.join(folder, pattern)))
-    ]
-    names += sorted(glob.glob("/usr/local/cuda*/lib64/libcudart.so"))
+    for folder in map(Path, sys.path):
+        for pattern in ("nvidia/cuda_runtime/lib/libcudart.so.*", "nvidia/cu*/lib/libcudart.so.*"):
+            names += sorted(map(str, folder.glob(pattern)))
+    names += sorted(map(str, Path("/usr/local").glob("cuda*/lib64/libcudart.so")))
     for name in names:
         try:
             library = ctypes.CDLL(name)

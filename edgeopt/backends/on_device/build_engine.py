@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # ruff: noqa: T201
 """Builds a TensorRT engine from the ONNX file beside this script, on the device that will run it.
 
@@ -17,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import re
 import sys
 import time
@@ -29,23 +27,41 @@ DEFAULTS = {"onnx": "model.onnx", "min_batch": 1, "opt_batch": 1, "max_batch": 1
 MODULES = ("tensorrt", "tensorrt_rtx")
 # What TensorRT says → what to do about it. The first match wins.
 ADVICE = (
-    (r"plugin not found|no importer|unsupported.*operator|no op", "The operator is not in this TensorRT version's "
-     "list: upgrade TensorRT, or replace the operator in the model before compiling it with edgeopt."),
-    (r"no optimization profile|profile", "The input is dynamic and the profile does not cover it: set --min-batch, "
-     "--opt-batch and --max-batch."),
-    (r"out of memory|outofmemory|insufficient memory|cudamalloc|alloc", "Free memory (stop the desktop and other "
-     "programs; on a Jetson add swap), or lower --workspace-mib or --max-batch."),
-    (r"zero.?point|shiftisallzeros", "TensorRT takes symmetric int8 only: compile for this target with edgeopt, "
-     "which writes that dialect."),
-    (r"insufficient driver|cuda.*(initializ|error: (35|100|999))|no cuda|cudaerror", "There is no usable NVIDIA GPU "
-     "or driver: run this on the device itself (in a container: with the NVIDIA runtime)."),
-    (r"unsupported sm|compute capability|not supported on this (gpu|platform)|target gpu", "This TensorRT version "
-     "does not know this GPU: install the version that belongs to the device's JetPack or driver."),
-    (r"version|serializ|platform|plan file", "An engine belongs to one TensorRT version and one GPU: build it again "
-     "here."),
-    (r"opset|ir.?version|onnx", "This TensorRT version may be too old for the file's ONNX opset: upgrade it, or "
-     "compile with a lower opset."),
-)  # fmt: skip
+    (
+        r"plugin not found|no importer|unsupported.*operator",
+        "The operator is not in this TensorRT version's list: upgrade TensorRT, or replace the operator in the model.",
+    ),
+    (
+        r"profile",
+        "The input is dynamic and the profile does not cover it: set --min-batch, --opt-batch and --max-batch.",
+    ),
+    (
+        r"out of memory|outofmemory|insufficient memory|cudamalloc|allocat",
+        "Free memory (stop the desktop and other programs; on a Jetson add swap), or lower --workspace-mib or "
+        "--max-batch.",
+    ),
+    (
+        r"zero.?point|shiftisallzeros",
+        "TensorRT takes symmetric int8 only: compile for this target with edgeopt, which writes that dialect.",
+    ),
+    (
+        r"insufficient driver|cuda initialization|cuda.*error:? \(?(35|100|999)\b|no cuda|with error (35|100|999)\b",
+        "There is no usable NVIDIA GPU or driver: run this on the device itself (in a container: with the NVIDIA "
+        "runtime).",
+    ),
+    (
+        r"unsupported sm|compute capability|not supported on this (gpu|platform)|target gpu",
+        "This TensorRT version does not know this GPU: install the one that belongs to the device's JetPack or driver.",
+    ),
+    (
+        r"version|serializ|platform|cannot read",
+        "An engine belongs to one TensorRT version and one GPU: build it again here.",
+    ),
+    (
+        r"opset|ir.?version",
+        "This TensorRT version may be too old for the file's ONNX opset: upgrade it, or compile with a lower opset.",
+    ),
+)
 
 
 class BuildError(Exception):
@@ -341,7 +357,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(data)
-        os.replace(str(part), str(path))
+        part.replace(path)
     except OSError as error:
         raise BuildError(f"Cannot write {path}: {error}.") from error
     finally:
