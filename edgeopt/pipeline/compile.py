@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -177,9 +177,11 @@ def _load(context: RunContext, options: CompileOptions) -> Loaded:
 
     key = {"identity": identity or load().identity, "torch": version("torch"), "trusted": options.trust_model}
     folder = context.stage("model", "load the model", key, lambda folder: save_model(load(), folder))
-    loaded = Loaded(model=load_stored(folder), directory=folder)
-    context.note(loaded.model.events)
-    return loaded
+    model = load_stored(folder, with_program=False)
+    if from_file:  # equal files of different names share an entry
+        model = replace(model, name=options.model.stem, source=options.model)
+    context.note(model.events)
+    return Loaded(model=model, directory=folder)
 
 
 def _graphs(run: _Run, samples: ParityInputs) -> dict[str, Graph]:
