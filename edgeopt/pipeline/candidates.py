@@ -260,7 +260,7 @@ def _status(
     measured = figures.get(trial.built.planned.id)
     if measured is not None:
         return ("failed", measured.failed) if measured.failed else ("measured", "")
-    return "not_measured", f"not measured on the target: {plan.measured_reason}"
+    return "not_measured", plan.measured_reason
 
 
 def _accuracy(
@@ -288,6 +288,6 @@ def _speed_figures(
 ) -> tuple[tuple[Measurement, ...], tuple[float, ...]]:
     mine = figures.get(trial.built.planned.id)
     if mine is None:
-        reason = trial.failure or f"not measured on the target: {plan.measured_reason}"
+        reason = trial.failure or plan.measured_reason
         return tuple(not_measured(name, unit, reason) for name, unit in _SPEED), ()
     return mine.measurements, mine.latency_ms

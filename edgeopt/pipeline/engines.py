@@ -64,11 +64,9 @@ def build_engine(context: RunContext, plan: Plan, planned: PlannedCandidate, gra
         if planned.role == "reference":
             raise
         event = Event(kind="warning", stage=f"compile {planned.id}", message=str(error))
-        context.note([event])
         return Built(planned=planned, graph=graph, engine=None, failure=str(error), key="", events=[event])
     engine = records.read_engine(folder)
     events = [*records.read(folder / "events.json", list[Event]), *engine.events]
-    context.note(events)
     return Built(planned=planned, graph=graph, engine=engine, failure="", key=folder.name, events=events)
 
 
