@@ -13,6 +13,7 @@ from edgeopt.core.errors import ModelError, UnsafeModelError
 
 __all__ = ["Archive", "open_archive"]
 
+_END_SIZE = 22  # of a zip's last record, which torch writes without a comment
 # torch stores its members uncompressed, so an archive expands to about its own size. Someone may have zipped it
 # again; twenty times the file plus a little is far above what weights compress to, and far below a bomb.
 _MAX_EXPANSION = 20
@@ -70,6 +71,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     """
     try:
         file = zipfile.ZipFile(path)
+        _refuse_rest(path, file)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise ModelError(
             f"The file begins like a zip archive but cannot be read as one: {error}.",
@@ -78,6 +80,20 @@ def open_archive(path: Path) -> Iterator[Archive]:
         ) from error
     with file:
         yield Archive(path=path, members=_checked(path, file), file=file)
+
+
+def _refuse_rest(path: Path, file: zipfile.ZipFile) -> None:
+    """Refuse a zip inside something else: cut short, an archive's end looks like one of the files that it holds.
+
+    Raises:
+        zipfile.BadZipFile: Bytes lie before the first member or behind the directory.
+    """
+    with path.open("rb") as raw:
+        raw.seek(-min(_END_SIZE, path.stat().st_size), io.SEEK_END)
+        at_end = raw.read().startswith(b"PK\x05\x06")
+    if not at_end or min((info.header_offset for info in file.infolist()), default=0) != 0:
+        file.close()
+        raise zipfile.BadZipFile("its directory is not at its end")
 
 
 def _checked(path: Path, file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

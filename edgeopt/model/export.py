@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +16,8 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.model.agreement import disagreement
 from edgeopt.model.examples import concrete_shape, example_inputs
 from edgeopt.model.failures import export_failure, first_line, user_line
-from edgeopt.model.rebatch import STRATEGIES, Rebatched, name_inputs
+from edgeopt.model.quiet import quiet
+from edgeopt.model.rebatch import STRATEGIES, Rebatched, Strategy, name_inputs
 from edgeopt.model.signature import is_flat, program_inputs
 from edgeopt.model.torchscript import convert_script
 from edgeopt.model.training import training_switches, turn_to_eval
@@ -30,8 +27,6 @@ __all__ = ["BATCH", "export_module", "export_script", "refine_program", "sharing
 BATCH = "batch"
 _STAGE = "load"
 _RARE = 7
-# What a trial export logs about its own failure is not the user's business.
-_LOUD = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export")
 
 Exported = tuple[ExportedProgram, tuple[Event, ...]]
 
@@ -84,25 +79,23 @@ def export_script(script: torch.jit.ScriptModule, specs: Sequence[TensorSpec]) -
     """
     sharing = sharing_batch(specs)
     batch = concrete_shape(specs)[sharing[0]][0] if sharing else 1
+    reason = "it has no input with a batch"
     if sharing:
         # Traced with a size that is hardly anything else in a network, every such literal is the batch.
         fixed = [spec.with_batch(_RARE) if at in sharing else spec for at, spec in enumerate(specs)]
-        with contextlib.suppress(ModelError):
-            program = convert_script(script, fixed, batch=_RARE, sharing=sharing)
-            program, events = refine_program(program)
-            dynamic = any(spec.has_dynamic_batch for spec in program_inputs(program))
-            call = program.module(check_guards=False)
-            if dynamic and disagreement(script, call, specs, batch=batch, sharing=sharing) is None:
-                return program, tuple(event for event in events if event.kind != "note")
-    program = convert_script(script, specs, batch=batch, sharing=sharing)
-    program, events = _out_of_training(program)
+        try:
+            traced = _graph_module(convert_script(script, fixed, batch=_RARE, sharing=sharing))
+        except ModelError as error:
+            reason = error.what
+        else:
+            found = _follow_batch(traced, specs, sharing, traced_with=_RARE, reference=script, batch=batch)
+            if isinstance(found, ExportedProgram):
+                return _out_of_training(found)
+            reason = found
+    module = _graph_module(convert_script(script, specs, batch=batch, sharing=sharing))
     if sharing and specs[sharing[0]].has_dynamic_batch:
-        raise ModelError(
-            "The TorchScript model cannot take a batch of any size: its rows come out different.",
-            got=str(specs[sharing[0]]),
-            fix=f"Give the batch as a number, for example {specs[sharing[0]].with_batch(1)}.",
-        )
-    reason = "the converted program does not give the same rows as the script"
+        raise _fixed_batch(specs[sharing[0]], reason)
+    program, events = _out_of_training(_trace(_named(module, specs, batch), specs, ()))
     return program, (*events, _static_event(batch, reason)) if sharing else events
 
 
@@ -119,8 +112,7 @@ def _export(module: torch.nn.Module, specs: Sequence[TensorSpec]) -> Exported:
     reason = "it has no input with a batch"
     for candidate in dict.fromkeys((sharing, sharing[:1])) if sharing else ():
         try:
-            with quiet():
-                program = _trace(module, specs, candidate)
+            program = _trace(module, specs, candidate)
         except Exception as error:  # noqa: BLE001  torch.export raises whatever the user's code raises
             line = user_line(error)
             reason = f"{first_line(error)}" + (f", at {line}" if line else "")
@@ -133,17 +125,12 @@ def _export(module: torch.nn.Module, specs: Sequence[TensorSpec]) -> Exported:
             return program, events
         reason = difference
     try:
-        with quiet():
-            program = _trace(module, specs, ())
+        program = _trace(module, specs, ())
     except Exception as error:
         _refuse_wrong_shapes(module, specs)
         raise export_failure(error) from error
     if named:
-        raise ModelError(
-            f"The model cannot take a batch of any size: {reason}.",
-            got=str(specs[sharing[0]]),
-            fix=f"Give the batch as a number, for example {specs[sharing[0]].with_batch(1)}.",
-        )
+        raise _fixed_batch(specs[sharing[0]], reason)
     program, events = _out_of_training(program)
     return program, (*events, _static_event(batch, reason)) if sharing else events
 
@@ -181,11 +168,11 @@ def _trace(module: torch.nn.Module, specs: Sequence[TensorSpec], sharing: Sequen
     # One row would be taken for a constant: torch specializes sizes of 0 and 1.
     inputs = example_inputs(specs, batch=2 if sharing else None, sharing=sharing)
     static = not any(shapes)
-    return _strict_export(module, inputs, None if static else tuple(shapes))
+    return _export_once(module, inputs, None if static else tuple(shapes))
 
 
-def _strict_export(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], shapes: Any) -> ExportedProgram:
-    with warnings.catch_warnings(record=True), torch.no_grad():
+def _export_once(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], shapes: Any) -> ExportedProgram:
+    with quiet(), torch.no_grad():
         return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
 
 
@@ -194,7 +181,7 @@ def _trace_call(
 ) -> Callable[..., Any]:
     """A static program of the module, turned to eval: the reference where the module itself stays random."""
     inputs = example_inputs(specs, batch=batch, sharing=sharing)
-    program, _ = _out_of_training(_strict_export(module, inputs, None))
+    program, _ = _out_of_training(_export_once(module, inputs, None))
     return program.module(check_guards=False)
 
 
@@ -206,7 +193,7 @@ def _out_of_training(program: ExportedProgram) -> Exported:
 
 
 def _in_eval_mode(program: ExportedProgram) -> ExportedProgram:
-    module = program.module(check_guards=False)
+    module = _graph_module(program)
     turn_to_eval(module)
     return _again(program, module)
 
@@ -215,14 +202,13 @@ def _again(program: ExportedProgram, module: torch.nn.Module) -> ExportedProgram
     """Export ``module``, made from ``program``, with the dynamic dimensions that the program has."""
     specs = program_inputs(program)
     names: dict[str, Any] = {}
-    shapes: list[dict[int, Any]] = []
-    for spec in specs:
-        shapes.append({axis: names.setdefault(dim, Dim.DYNAMIC) for axis, dim in enumerate(spec.shape)
-                       if isinstance(dim, str)})  # fmt: skip
+    shapes = [
+        {axis: names.setdefault(dim, Dim.DYNAMIC) for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+        for spec in specs
+    ]
     dynamic = tuple(shapes) if any(shapes) else None
     try:
-        with quiet():
-            return _strict_export(module, example_inputs(specs), dynamic)
+        return _export_once(module, example_inputs(specs), dynamic)
     except Exception as error:
         raise export_failure(error, "The exported program cannot be traced again.") from error
 
@@ -250,44 +236,69 @@ def _flattened(program: ExportedProgram) -> ExportedProgram:
 
 
 def _rebatched(program: ExportedProgram, specs: Sequence[TensorSpec]) -> Exported:
-    module = program.module(check_guards=False)
-    if not isinstance(module, fx.GraphModule):
-        raise TypeError(type(module).__name__)
+    module = _graph_module(program)
     everyone = sharing_batch(specs)
     batch = concrete_shape(specs)[everyone[0]][0]
-    names = [spec.name for spec in specs]
-    reason = "no reason found"
+    reason = ""
     for sharing in dict.fromkeys((everyone, everyone[:1])):
-        for strategy in STRATEGIES[batch == 1]:
-            candidate = Rebatched(module, batch=batch, names=names, position=sharing[0], is_batch=strategy)
-            try:
-                with quiet():
-                    again = _trace(candidate, specs, sharing)
-            except Exception as error:  # noqa: BLE001  torch.export raises whatever the graph raises
-                line = user_line(error)
-                reason = first_line(error) + (f", at {line}" if line else "")
-                continue
-            difference = disagreement(module, again.module(check_guards=False), specs, batch=batch, sharing=sharing)
-            if difference is None:
-                return again, (_dynamic_event(batch),)
-            reason = difference
+        found = _follow_batch(module, specs, sharing, traced_with=batch, reference=module, batch=batch)
+        if isinstance(found, ExportedProgram):
+            return found, (_dynamic_event(batch),)
+        reason = reason or found
     return program, (_static_event(batch, reason),)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep torch from logging what a trial export raises."""
-    loggers = [logging.getLogger(name) for name in _LOUD]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        # torch prints the graph that it got to on stderr, whatever the log level.
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+def _follow_batch(
+    module: fx.GraphModule,
+    specs: Sequence[TensorSpec],
+    sharing: Sequence[int],
+    *,
+    traced_with: int,
+    reference: Callable[..., Any],
+    batch: int,
+) -> ExportedProgram | str:
+    """Export a traced module again with a dynamic batch, or say why its outputs are not those of ``reference``."""
+    reason = ""
+    for strategy in STRATEGIES[traced_with == 1]:
+        candidate = _named(module, specs, traced_with, position=sharing[0], is_batch=strategy)
+        try:
+            program = _trace(candidate, specs, sharing)
+        except Exception as error:  # noqa: BLE001  torch.export raises whatever the graph raises
+            line = user_line(error)
+            reason = first_line(error) + (f", at {line}" if line else "")
+            continue
+        difference = disagreement(reference, program.module(check_guards=False), specs, batch=batch, sharing=sharing)
+        if difference is None:
+            return program
+        reason = difference
+    return reason
+
+
+def _named(
+    module: fx.GraphModule,
+    specs: Sequence[TensorSpec],
+    batch: int,
+    *,
+    position: int = 0,
+    is_batch: Strategy = STRATEGIES[True][0],
+) -> Rebatched:
+    names = [spec.name for spec in specs]
+    return Rebatched(module, batch=batch, names=names, position=position, is_batch=is_batch)
+
+
+def _graph_module(program: ExportedProgram) -> fx.GraphModule:
+    module = program.module(check_guards=False)
+    if not isinstance(module, fx.GraphModule):
+        raise TypeError(type(module).__name__)
+    return module
+
+
+def _fixed_batch(spec: TensorSpec, reason: str) -> ModelError:
+    return ModelError(
+        f"The model cannot take a batch of any size: {reason.rstrip('.')}.",
+        got=str(spec),
+        fix=f"Give the batch as a number, for example {spec.with_batch(1)}.",
+    )
 
 
 def _training_event(switches: list[str]) -> Event:

@@ -71,6 +71,7 @@ _CALLS = frozenset(
         "Identity",
     ]
 )
+_POWERS = (ast.Pow, ast.LShift, ast.RShift)
 _GROWING = frozenset({"Pow", "FloatPow", "LShift", "PowByNatural", "RShift"})
 _CONSTANTS = frozenset({"true", "false", "oo", "int_oo", "Half", "One", "Zero", "NegativeOne", "Infinity"})
 _TEXT_ARGUMENT = {"Symbol": re.compile(r"\w{1,64}"), "Dummy": re.compile(r"\w{1,64}"), "Float": _NUMBER}
@@ -147,25 +148,24 @@ def _parse(text: object) -> ast.Expression | str:
 
 
 def _size(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Constant):
-        plain = isinstance(node.value, int | float) and abs(node.value) <= 2**63
-        return None if plain else f"it holds the constant {node.value!r}"
-    if isinstance(node, ast.Name):
-        plain = bool(_SYMBOL.fullmatch(node.id)) or node.id in _CONSTANTS
-        return None if plain else f"it uses the name {node.id}"
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd | ast.Not):
-        return _size(node.operand)
-    if isinstance(node, ast.BinOp):
-        if isinstance(node.op, ast.Pow | ast.LShift | ast.RShift) and not _small(node.right):
-            return "it raises to a power that is no small number"
-        return _size(node.left) or _size(node.right)
-    if isinstance(node, ast.BoolOp):
-        return next(filter(None, map(_size, node.values)), None)
-    if isinstance(node, ast.Compare):
-        return next(filter(None, map(_size, (node.left, *node.comparators))), None)
     if isinstance(node, ast.Call):
         return _call(node)
+    if isinstance(node, ast.Constant | ast.Name):
+        return _leaf(node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd | ast.Not):
+        return _size(node.operand)
+    if isinstance(node, ast.BinOp | ast.BoolOp | ast.Compare):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, _POWERS) and not _small(node.right):
+            return "it raises to a power that is no small number"
+        return next(filter(None, (_size(c) for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))), None)
     return f"it holds {type(node).__name__}, which no size needs"
+
+
+def _leaf(node: ast.Constant | ast.Name) -> str | None:
+    if isinstance(node, ast.Name):
+        return None if _SYMBOL.fullmatch(node.id) or node.id in _CONSTANTS else f"it uses the name {node.id}"
+    plain = isinstance(node.value, int | float) and abs(node.value) <= 2**63
+    return None if plain else f"it holds the constant {node.value!r}"
 
 
 def _call(node: ast.Call) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from edgeopt.model.export import Exported, export_module, export_script, refine_
 from edgeopt.model.failures import first_line
 from edgeopt.model.identity import file_identity, program_sha256, source_files
 from edgeopt.model.pickled import load_pickled_module
+from edgeopt.model.quiet import quiet
 from edgeopt.model.scan import scanned_copy
 from edgeopt.model.signature import program_inputs, program_outputs
 from edgeopt.model.sniff import sniff
@@ -69,29 +69,35 @@ def load_model(
         raise ModelError(
             "A factory goes with a state dict only.", got=f"{path}, which is a {kind} file", fix="Leave --factory out."
         )
-    if kind == "onnx":
-        return _onnx(path, inputs)
-    if kind == "state-dict":
-        return _state_dict(path, inputs, factory, factory_args or {})
-    if kind == "pickle":
-        module = load_pickled_module(path, trust=trust)
-        specs = order_like_forward(module, inputs)
-        sources = _sources(type(part).__module__ for part in module.modules())
-        identity = file_identity(path, inputs=inputs, extra=sources)
-        return _from_file(path, kind, export_module(module, specs), specs, identity)
-    identity = file_identity(path, inputs=inputs)
-    if kind == "torchscript":
-        script = load_script(path, trust=trust)
-        specs = order_like_forward(script, inputs)
-        return _from_file(path, kind, export_script(script, specs), specs, identity)
-    model = _from_file(path, kind, refine_program(_archive(path, trust=trust)), (), identity)
-    check_given(model.inputs, inputs)
+    match kind:
+        case "onnx":
+            model = _onnx(path, inputs)
+        case "state-dict":
+            model = _state_dict(path, inputs, factory, factory_args or {})
+        case "pickle":
+            model = _pickle(path, inputs, trust=trust)
+        case "torchscript":
+            script = load_script(path, trust=trust)
+            specs = order_like_forward(script, inputs)
+            model = _from_file(path, kind, export_script(script, specs), specs, file_identity(path, inputs=inputs))
+        case _:
+            exported = refine_program(_archive(path, trust=trust))
+            model = _from_file(path, kind, exported, (), file_identity(path, inputs=inputs))
+            check_given(model.inputs, inputs)
     return model
+
+
+def _pickle(path: Path, inputs: Sequence[TensorSpec], *, trust: bool) -> TrainedModel:
+    module = load_pickled_module(path, trust=trust)
+    specs = order_like_forward(module, inputs)
+    sources = _sources(type(part).__module__ for part in module.modules())
+    identity = file_identity(path, inputs=inputs, extra=sources)
+    return _from_file(path, "pickle", export_module(module, specs), specs, identity)
 
 
 def _archive(path: Path, *, trust: bool) -> ExportedProgram:
     try:
-        with warnings.catch_warnings(record=True):
+        with quiet():
             if trust:
                 with path.open("rb") as file:
                     return torch.export.load(file)
@@ -189,6 +195,9 @@ def _trained(
     identity: str,
 ) -> TrainedModel:
     program, events = exported
+    if source is not None:
+        # With examples, program.module() refuses every other shape; and they may be the user's data.
+        program.example_inputs = None
     own = program_inputs(program, [spec.name for spec in specs] if specs else None)
     inputs, outputs = name_dimensions(own, program_outputs(program), specs)
     _log.debug("%s: %s -> %s", name, ", ".join(map(str, inputs)), ", ".join(map(str, outputs)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from edgeopt.core.errors import ModelError, UnsafeModelError
 from edgeopt.core.spec import DTYPES, Dim, TensorSpec
 
 __all__ = ["describe_onnx", "external_files"]
 
+_DecodeError: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError  # it has no types
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
@@ -89,7 +90,7 @@ def _refuse_outside(path: Path, folder: Path, tensor: str, location: str) -> Non
 def _read(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
+    except (_DecodeError, OSError, ValueError) as error:
         raise ModelError(
             "The ONNX file cannot be read: it is damaged or cut short.", got=str(path), fix="Copy or export it again."
         ) from error

@@ -6,10 +6,11 @@ import io
 import pickletools
 import zipfile
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
 __all__ = ["is_plain", "pickle_globals", "torch_save_globals"]
 
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization's magic number, pickled
 _MAX_PICKLE = 256 << 20
 UNKNOWN = "(a name computed while unpickling)"
 
@@ -62,6 +63,7 @@ def pickle_globals(stream: IO[bytes]) -> set[str]:
     found: set[str] = set()
     stack: list[str | None] = []  # what the last opcodes pushed, where it was text
     memo: dict[int, str | None] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
         if name in _TEXT:
@@ -112,16 +114,12 @@ def legacy_globals(stream: IO[bytes]) -> set[str]:
     """The globals of a pickle, or of the five pickles in a row that torch wrote before 1.6.
 
     Raises:
-        ValueError: The first one is no whole pickle.
+        ValueError: One of them is no whole pickle.
     """
-    found = pickle_globals(stream)
-    while stream.read(1) == b"\x80":  # each of the five begins so; the raw storages behind them are no pickle
-        stream.seek(-1, io.SEEK_CUR)
-        try:
-            found |= pickle_globals(stream)
-        except ValueError:
-            break
-    return found
+    start = stream.read(len(_LEGACY))
+    stream.seek(-len(start), io.SEEK_CUR)
+    # Magic number, protocol, machine, the object, its storages' keys; behind them come raw values.
+    return set().union(*(pickle_globals(stream) for _ in range(5 if start == _LEGACY else 1)))
 
 
 def _python3_name(name: str) -> str:

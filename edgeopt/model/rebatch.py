@@ -116,7 +116,7 @@ class _Interpreter(fx.Interpreter):
         return value
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target in _RESHAPES:
+        if target in _RESHAPES and all(type(size) is int for size in args[1]):
             args = (args[0], self._reshaped(args[0]), *args[2:])
         elif target in _SIZED:
             args = (self._sized(args[0], made=True), *args[1:])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.model.archive import Archive, open_archive
 from edgeopt.model.examples import example_inputs
 from edgeopt.model.failures import first_line
+from edgeopt.model.quiet import quiet
 
 __all__ = ["convert_script", "load_script"]
 
@@ -49,7 +49,7 @@ def load_script(path: Path, *, trust: bool) -> torch.jit.ScriptModule:
             # Two zip readers can see two archives in one file: load what was read here.
             source = archive.copy()
     try:
-        with warnings.catch_warnings(record=True):
+        with quiet():
             script = torch.jit.load(source, map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ModelError(
@@ -85,7 +85,7 @@ def convert_script(
             fix="Check --input: number and order of the inputs, their dtypes and shapes.",
         ) from error
     try:
-        with warnings.catch_warnings(record=True), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = TS2EPConverter(script, inputs).convert()
     except Exception as error:
         raise ModelError(
