@@ -175,7 +175,7 @@ def test_a_callable_that_does_not_work_is_explained(toy, vector_input, place, ma
 
 
 def test_a_manifests_callable_needs_both_parts(vector_input, write_manifest):
-    with pytest.raises(DataError, match="named package.module:callable"):
+    with pytest.raises(DataError, match=r"named package.module:callable"):
         load_data(write_manifest(source={"dataset": "toy_set"}), inputs=[vector_input])
 
 
