@@ -240,3 +240,23 @@ def test_numbers_whose_text_order_differs_are_not_guessed(image_folder, load):
 def test_a_label_beyond_the_models_classes_is_refused(image_folder, load):
     with pytest.raises(DataError, match=r"label 3 .*0 to 2"):
         load(image_folder(), labels={"a": 0, "b": 1, "c": 3})
+
+
+def test_a_folder_that_may_not_be_read_is_one_clear_error(image_folder, load, monkeypatch):
+    def denied(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = image_folder()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(DataError, match=r"folder of images cannot be read.*Permission denied"):
+        load(folder)
+
+
+def test_unlabelled_images_are_not_decoded_twice_at_full_size(image_folder, load, monkeypatch):
+    from edgeopt.data.preprocess import ImageReader
+
+    read = []
+    original = ImageReader.__call__
+    monkeypatch.setattr(ImageReader, "__call__", lambda self, path: (read.append(path), original(self, path))[1])
+    data = load(image_folder(count=10), outputs=[], task="unlabelled")
+    assert len(read) == 1 + len(data.splits["calibration"]), "the first image, and the calibration split for its range"

@@ -221,6 +221,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, vector_input):
 
 def test_the_shipped_digits_load_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()  # a folder without manifest, as in examples/, does not stand in the way
     data = load_data("digits", **DIGITS)
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 600,
