@@ -161,7 +161,7 @@ def _check_label_array(where: str, array: Rows) -> None:
         raise DataError(
             f"The labels of {where} are not integers.",
             got=str(array.dtype),
-            fix="Save class indices: y.astype(np.int64).",
+            fix="Save class indices, y.astype(np.int64), or leave y out: then the accuracy is not measured.",
         )
     if len(array.shape) != 1:
         one_hot = len(array.shape) == 2 and array.shape[1] > 1

@@ -30,6 +30,7 @@ __all__ = ["load_data"]
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ARRAY_KEY = re.compile(r"[xy](_|/|$)")
+_INSIDE = "manifest.yaml"
 _FORMS = "a manifest (.yaml), an .npz, a folder of class folders, package.module:callable, or the name of a shipped set"
 
 
@@ -68,7 +69,8 @@ def load_data(
     opened = _open(spec, inputs, outputs)
     manifest = opened.manifest
     task = _task(opened)
-    pools = opened.pools if task == "classification" else {n: WithoutLabels(p) for n, p in opened.pools.items()}
+    ignored = task == "unlabelled"
+    pools = {name: WithoutLabels(p) if ignored and p.labelled else p for name, p in opened.pools.items()}
     classes = class_count(outputs, opened.classes) if task == "classification" else None
     scans = {name: pool.scan(classes, progress) for name, pool in pools.items()}
     plan = manifest.splits if manifest else SplitPlan()
@@ -93,7 +95,8 @@ def _open(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     if not isinstance(spec, str | Path):
         return _open_object(spec, inputs)
     text, path = str(spec), Path(spec).expanduser()
-    if path.is_dir():
+    shipped = shipped_sets()
+    if path.is_dir() and (text not in shipped or (path / _INSIDE).is_file()):
         path = _manifest_of(path)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return _open_manifest(path, inputs, outputs)
@@ -101,7 +104,6 @@ def _open(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
         return _Opened(name=path.stem, pools=npz_pools(path, inputs=inputs, values=None))
     if _FACTORY.fullmatch(text):
         return _Opened(name=text, pools=mapped_pools(call_factory(text), text, inputs=inputs, values=None))
-    shipped = shipped_sets()
     if text in shipped:
         return _open_manifest(shipped[text], inputs, outputs)
     known = ", ".join(nearest_first(text, shipped))
@@ -130,7 +132,10 @@ def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[T
     if origin.folder is not None:
         classes = class_count(outputs, manifest.classes) if manifest.task == "classification" else None
         folder = _beside(path, origin.folder, "folder")
-        pools, names = folder_pools(folder, manifest, inputs=inputs, classes=classes)
+        try:
+            pools, names = folder_pools(folder, manifest, inputs=inputs, classes=classes)
+        except OSError as error:
+            raise DataError("The folder of images cannot be read.", got=f"{folder} ({error})") from error
         return _Opened(name=manifest.name, pools=pools, classes=names, manifest=manifest)
     values = _values(how, inputs)
     arrays: Mapping[SplitName, Pool]
@@ -145,10 +150,10 @@ def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[T
 
 
 def _manifest_of(folder: Path) -> Path:
-    path = folder / "manifest.yaml"
+    path = folder / _INSIDE
     if not path.is_file():
         raise DataError(
-            "The folder has no manifest.yaml, and edgeopt guesses no preprocessing.",
+            f"The folder has no {_INSIDE}, and edgeopt guesses no preprocessing.",
             got=str(folder),
             fix="Write into it: schema_version: 1, name: NAME, task: classification, source: {folder: .}, "
             "preprocessing: {mode: RGB, layout: NCHW, scale: 1/255, resize: 256, interpolation: bilinear, crop: 224} "

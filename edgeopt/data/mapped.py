@@ -40,7 +40,7 @@ class MappedPool:
                 fix="Return an object with len(d) and d[i], or a dict of split name → such an object.",
             )
         self._length = len(dataset)
-        self.labelled = self._length > 0 and self.read([0]).labels is not None
+        self.labelled = self._length > 0 and self._first().labels is not None
 
     def __len__(self) -> int:
         return self._length
@@ -71,7 +71,11 @@ class MappedPool:
         return Batch(inputs=inputs, labels=np.array(labels, np.int64))
 
     def scan(self, classes: int | None, progress: ProgressListener) -> Scan:
-        """Check and fingerprint every item; the first one twice, since augmented data would compare unlike samples."""
+        """Check and fingerprint every item."""
+        return scan_samples(self, where=self.where, classes=classes, progress=progress)
+
+    def _first(self) -> Batch:
+        """The first item, read twice: augmented data would compare the artifact and FP32 on unlike samples."""
         first, again = self.read([0]), self.read([0])
         if any(a.tobytes() != b.tobytes() for a, b in zip(first.inputs, again.inputs, strict=True)):
             raise DataError(
@@ -79,7 +83,7 @@ class MappedPool:
                 got="two different values of item 0",
                 fix="Turn random augmentation off: the artifact is compared with FP32 on identical samples.",
             )
-        return scan_samples(self, where=self.where, classes=classes, progress=progress)
+        return first
 
     def _item(self, index: int) -> tuple[tuple[np.ndarray, ...], int | None]:
         where = f"{self.where}[{index}]"
@@ -188,7 +192,9 @@ def _label(value: Any, where: str) -> int:
     array = _array(value) if not isinstance(value, int | np.generic) else np.asarray(value)
     if array is None or array.ndim or array.dtype.kind not in "iu":
         raise DataError(
-            f"The label of {where} is not an integer.", got=_form(value), fix="y is a class index that starts at 0."
+            f"The label of {where} is not an integer.",
+            got=_form(value),
+            fix="y is a class index that starts at 0; return x alone where there is none: then the accuracy is not measured.",
         )
     return int(array)
 

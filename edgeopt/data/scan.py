@@ -16,7 +16,7 @@ from edgeopt.data.fit import check_labels
 
 __all__ = ["Pool", "Scan", "WithoutLabels", "scan_samples"]
 
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

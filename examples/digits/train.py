@@ -75,10 +75,14 @@ def main() -> None:
     torch.set_num_threads(1)  # the same sums in the same order, on any machine with this CPU's instructions
     torch.use_deterministic_algorithms(True)
     parts = split_digits()
-    model = train(np.concatenate([parts["x_train"], parts["x_calibration"]]),
-                  np.concatenate([parts["y_train"], parts["y_calibration"]]))
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, "
-          f"{100 * accuracy(model, parts['x'], parts['y']):.2f} % of {len(parts['x'])} test digits right")
+    model = train(
+        np.concatenate([parts["x_train"], parts["x_calibration"]]),
+        np.concatenate([parts["y_train"], parts["y_calibration"]]),
+    )
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{100 * accuracy(model, parts['x'], parts['y']):.2f} % of {len(parts['x'])} test digits right"
+    )
     export(model, torch.from_numpy(parts["x_calibration"]), root / "examples/digits/model.pt2")
     store(parts, root / "calibration/digits/digits.npz", root / "calibration/digits.yaml")
 

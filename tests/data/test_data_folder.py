@@ -189,27 +189,27 @@ def test_an_image_smaller_than_the_crop_is_named(image_folder, load, image_prepr
 
 
 def test_images_without_class_folders_are_refused(image_folder, load):
-    with pytest.raises(DataError, match="has no class folders.*6 images directly inside"):
+    with pytest.raises(DataError, match=r"has no class folders.*6 images directly inside"):
         load(image_folder() / "a")
 
 
 def test_an_empty_folder_is_refused(tmp_path, load):
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="has no class folders.*an empty folder"):
+    with pytest.raises(DataError, match=r"has no class folders.*an empty folder"):
         load(tmp_path / "none")
 
 
 def test_an_empty_class_is_named(image_folder, load):
     folder = image_folder(classes="ab")
     (folder / "c").mkdir()
-    with pytest.raises(DataError, match="class folder .*c has no images"):
+    with pytest.raises(DataError, match=r"class folder .*c has no images"):
         load(folder)
 
 
 def test_splits_beside_classes_are_refused(image_folder, load, tmp_path):
     image_folder("photos/test")
     (tmp_path / "photos" / "extra").mkdir()
-    with pytest.raises(DataError, match="mixes splits and classes.*beside extra"):
+    with pytest.raises(DataError, match=r"mixes splits and classes.*beside extra"):
         load(tmp_path / "photos")
 
 
@@ -220,7 +220,7 @@ def test_split_folders_without_test_are_refused(image_folder, load, tmp_path):
 
 
 def test_another_number_of_folders_than_classes_is_refused(image_folder, load):
-    with pytest.raises(DataError, match="2 folders in .*, 3 classes"):
+    with pytest.raises(DataError, match=r"2 folders in .*, 3 classes"):
         load(image_folder(classes="ab"))
 
 
@@ -238,5 +238,25 @@ def test_numbers_whose_text_order_differs_are_not_guessed(image_folder, load):
 
 
 def test_a_label_beyond_the_models_classes_is_refused(image_folder, load):
-    with pytest.raises(DataError, match="label 3 .*0 to 2"):
+    with pytest.raises(DataError, match=r"label 3 .*0 to 2"):
         load(image_folder(), labels={"a": 0, "b": 1, "c": 3})
+
+
+def test_a_folder_that_may_not_be_read_is_one_clear_error(image_folder, load, monkeypatch):
+    def denied(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = image_folder()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(DataError, match=r"folder of images cannot be read.*Permission denied"):
+        load(folder)
+
+
+def test_unlabelled_images_are_not_decoded_twice_at_full_size(image_folder, load, monkeypatch):
+    from edgeopt.data.preprocess import ImageReader
+
+    read = []
+    original = ImageReader.__call__
+    monkeypatch.setattr(ImageReader, "__call__", lambda self, path: (read.append(path), original(self, path))[1])
+    data = load(image_folder(count=10), outputs=[], task="unlabelled")
+    assert len(read) == 1 + len(data.splits["calibration"]), "the first image, and the calibration split for its range"

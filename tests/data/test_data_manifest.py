@@ -104,7 +104,7 @@ def test_split_sizes_and_seed_come_from_the_manifest(tmp_path, arrays, vector_in
 @pytest.mark.parametrize("plan", [{"calibration": 0.001}, {"calibration": 60}, {"train": 0.9}])
 def test_sizes_that_leave_a_split_empty_are_refused(tmp_path, arrays, vector_input, write_manifest, plan):
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match="Empty split.*60 distinct samples"):
+    with pytest.raises(DataError, match=r"Empty split.*60 distinct samples"):
         load_data(write_manifest(source={"npz": "a.npz"}, splits=plan), inputs=[vector_input])
 
 
@@ -163,7 +163,7 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, vector_input, text, mat
 
 @pytest.mark.parametrize("source", [{"npz": "gone.npz"}, {"folder": "gone"}])
 def test_a_source_that_is_not_there_is_named(tmp_path, vector_input, write_manifest, source):
-    with pytest.raises(DataError, match="that the manifest set.yaml names is not there.*gone"):
+    with pytest.raises(DataError, match=r"that the manifest set.yaml names is not there.*gone"):
         load_data(write_manifest(source=source), inputs=[vector_input])
 
 
@@ -176,7 +176,9 @@ def test_a_source_that_is_not_there_is_named(tmp_path, vector_input, write_manif
         ({"scale": "1/255"}, "int64[n,4]", "not a float type"),
     ],
 )
-def test_preprocessing_that_does_not_fit_the_input_is_refused(tmp_path, arrays, write_manifest, how, spec, match):
+def test_preprocessing_that_does_not_fit_is_refused(  # noqa: PLR0917 - fixtures
+    tmp_path, arrays, write_manifest, how, spec, match
+):
     from edgeopt.core.spec import parse_input
 
     np.savez(tmp_path / "a.npz", **arrays)
@@ -192,9 +194,7 @@ def test_normalization_of_several_inputs_is_refused(tmp_path, arrays, vector_inp
         )
 
 
-def test_names_for_another_number_of_classes_are_refused(
-    tmp_path, arrays, vector_input, three_classes, write_manifest
-):
+def test_names_for_another_number_of_classes_are_refused(tmp_path, arrays, vector_input, three_classes, write_manifest):
     np.savez(tmp_path / "a.npz", **arrays)
     path = write_manifest(source={"npz": "a.npz"}, classes=["a", "b"])
     with pytest.raises(DataError, match="2 names for 3 outputs"):
@@ -221,6 +221,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, vector_input):
 
 def test_the_shipped_digits_load_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()  # a folder without manifest, as in examples/, does not stand in the way
     data = load_data("digits", **DIGITS)
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 600,
@@ -259,7 +260,12 @@ def test_shipped_sets_are_found_in_an_installed_package_too(tmp_path):
     shutil.copytree(ROOT / "calibration", site / "edgeopt/data/shipped")  # what pyproject's force-include does
     code = "from edgeopt.data.shipped import shipped_sets; print(shipped_sets()['digits'])"
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert run.stdout.strip() == str(site / "edgeopt/data/shipped/digits.yaml")
 

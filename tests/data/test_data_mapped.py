@@ -175,7 +175,7 @@ def test_a_callable_that_does_not_work_is_explained(toy, vector_input, place, ma
 
 
 def test_a_manifests_callable_needs_both_parts(vector_input, write_manifest):
-    with pytest.raises(DataError, match="named package.module:callable"):
+    with pytest.raises(DataError, match=r"named package.module:callable"):
         load_data(write_manifest(source={"dataset": "toy_set"}), inputs=[vector_input])
 
 
@@ -214,3 +214,9 @@ def test_reading_data_does_not_import_torch(toy):
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=toy, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_labels_are_left_alone_where_the_manifest_says_so(toy, vector_input, write_manifest):
+    data = load_data(write_manifest(task="unlabelled", source={"dataset": "toy_set:Toy"}), inputs=[vector_input])
+    assert data.task == "unlabelled"
+    assert next(data.splits["test"].batches(2)).labels is None

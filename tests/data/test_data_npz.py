@@ -214,7 +214,13 @@ def test_labels_that_are_no_integers_are_refused(tmp_path, arrays, vector_input,
 
 
 def test_one_hot_labels_are_refused(tmp_path, arrays, vector_input):
-    bad(tmp_path, r"not one number per sample.*argmax", [vector_input], x=arrays["x"], y=np.eye(3, dtype=int)[arrays["y"]])
+    bad(
+        tmp_path,
+        r"not one number per sample.*argmax",
+        [vector_input],
+        x=arrays["x"],
+        y=np.eye(3, dtype=int)[arrays["y"]],
+    )
 
 
 def test_labels_as_a_column_are_refused(tmp_path, arrays, vector_input):
@@ -233,7 +239,7 @@ def test_a_value_that_is_not_finite_is_found_and_named(tmp_path, arrays, vector_
 
 
 def test_not_finite_is_found_behind_the_first_chunk(tmp_path):
-    x = np.zeros((1500, 1024), np.float32)  # 6 MiB: two chunks
+    x = np.zeros((1500, 1024), np.float32)  # 6 MiB: several chunks
     x[:, 0] = np.arange(1500)
     x[1499, 1023] = np.nan
     bad(tmp_path, r"nan at \[1499, 1023\]", [TensorSpec(name="x", dtype="float32", shape=("n", 1024))], x=x)
@@ -360,7 +366,7 @@ def test_an_array_with_fewer_values_than_its_header_says_is_refused(tmp_path, ar
     np.save(tmp_path / "x.npy", arrays["x"])
     with zipfile.ZipFile(tmp_path / "bad.npz", "w") as archive:
         archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes()[:-8])
-    with pytest.raises(DataError, match="x of bad.npz is cut off"):
+    with pytest.raises(DataError, match=r"x of bad.npz is cut off"):
         load_data(tmp_path / "bad.npz", inputs=[vector_input])
 
 
