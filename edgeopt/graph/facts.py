@@ -31,7 +31,7 @@ class GraphFacts:
         ops: Operator type → how often it occurs.
         quantized_ops: Share in [0, 1] of Conv, ConvTranspose, Gemm and MatMul with DequantizeLinear on both of their
             first inputs; None where there are no such ops.
-        parameters: Elements of constants that enter the computation (no scales, zero points, shapes).
+        parameters: Elements of constants that enter the computation (no scales, zero points, shapes, single numbers).
         initializer_bytes: Size of all constants.
         macs: Multiply-accumulates for one sample; None where a shape is unknown.
     """
@@ -93,8 +93,10 @@ def _parameters(graph: ir.Graph) -> int:
             for node, index in value.uses()
         }
         is_grid = all(op and index for op, index in roles)
-        if value.const_value is not None and not is_grid and value.dtype != ir.DataType.INT64:
-            total += math.prod(value.const_value.shape.numpy())
+        tensor = value.const_value
+        # single numbers (a factor, an epsilon) and integers (shapes) are not trained
+        if tensor is not None and not is_grid and len(tensor.shape) and value.dtype != ir.DataType.INT64:
+            total += math.prod(tensor.shape.numpy())
     return total
 
 

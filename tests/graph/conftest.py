@@ -293,8 +293,8 @@ def trained(build: Callable[[], nn.Module], shape: tuple[int, ...], seed: int = 
     net = build().train()
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
     for step in range(12):
-        x = torch.from_numpy(smooth(32, shape, 1000 + step))
-        y = torch.from_numpy((np.abs(x.numpy().reshape(32, -1)[:, :10]).argmax(1)).astype(np.int64))
+        x = torch.from_numpy(smooth(16, shape, 1000 + step))
+        y = torch.from_numpy((np.abs(x.numpy().reshape(16, -1)[:, :10]).argmax(1)).astype(np.int64))
         loss = nn.functional.cross_entropy(net(x), y)
         optimizer.zero_grad()
         loss.backward()

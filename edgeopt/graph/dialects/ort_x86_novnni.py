@@ -30,7 +30,9 @@ class OrtX86NoVnni:
         warnings = []
         for node in weight_nodes(model.graph):
             weight = array_of(node.inputs[0])
-            peak = 0 if weight is None or not weight.size else int(np.abs(weight.astype(np.int16)).max())
+            if weight is None or weight.dtype != np.int8 or not weight.size:
+                continue  # a bias is int32: it is added, not multiplied
+            peak = int(np.abs(weight.astype(np.int16)).max())
             if peak > _SAFE:
                 message = f"The weight reaches ±{peak}; beyond ±{_SAFE} sums of products may saturate without VNNI."
                 warnings.append(Event(kind="warning", stage="dialect", message=message, node=node.name))
