@@ -34,10 +34,7 @@ _FLOAT_OPS: dict[Any, tuple[str, str]] = {
     **dict.fromkeys((A.conv3d.default, A.conv3d.padding), ("conv", "3-D convolutions are not quantized")),
     A.convolution.default: ("conv", "3-D convolutions are not quantized"),
     A.conv_transpose3d.input: ("conv_transpose", "3-D convolutions are not quantized"),
-    A.scaled_dot_product_attention.default: (
-        "attention",
-        "a single op here: masked, or the target does not quantize matmul",
-    ),
+    A.scaled_dot_product_attention.default: ("attention", "masked or causal attention is one op here"),
     A.embedding.default: ("embedding", "a lookup, not arithmetic"),
     **dict.fromkeys(
         (A.addmm.default, A.baddbmm.default, A.einsum.default, A.bilinear.default),
@@ -94,7 +91,9 @@ def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str
         if node.op != "call_function":
             continue
         if node.target in _FLOAT_OPS:
-            found.append((node, *_FLOAT_OPS[node.target]))
+            op, why = _FLOAT_OPS[node.target]
+            split = op != "attention" or "matmul" in rules.quantized_ops
+            found.append((node, op, why if split else "the target does not quantize matmul"))
         elif (op := _OPS.get(node.target)) is not None and not _is_bias_add(node, op, constants):
             found.append((node, op, _why_float(model, node, op, rules, constants)))
     names = _name_all([(node, op) for node, op, _ in found])

@@ -18,7 +18,7 @@ Observer = Literal["minmax", "percentile", "histogram"]
 INT8_MIN, INT8_MAX = -128, 127  # what ONNX's QuantizeLinear saturates at: any other limit is not bit-exact there
 SCALE_FLOOR = 2.0**-24  # the smallest positive float16: a constant-zero tensor's scale stays > 0 in every float type
 _HALF = 4096  # bins on each side of zero: ≥ 16 of them lie within one int8 step of the whole range
-_CANDIDATES = 160  # clipping thresholds that ``best_range`` tries
+_CANDIDATES, _REFINED = 96, 33  # clipping thresholds that ``best_range`` tries, then around the best
 _SMALLEST_EXPONENT = -126  # 1/width must be a float32
 _CHUNK = 1 << 16  # values binned at once: they stay in the cache, and memory is constant
 
@@ -122,7 +122,7 @@ def best_range(histogram: Histogram) -> tuple[float, float]:
     """The range whose symmetric int8 grid has the least squared error over the histogram.
 
     Error of a threshold T: Σ count · (x − clip(round(x/s), −128, 127) · s)², s = T/127, x a bin's centre; the noise
-    inside the range and the clipping outside are both in it. 160 thresholds from the largest magnitude downward.
+    inside the range and the clipping outside are both in it. From the largest magnitude down to a fiftieth of it.
     The grid searched is the one that is written, not the affine one (of which torchao's observer keeps half).
     """
     used = np.flatnonzero(histogram.counts)
@@ -131,14 +131,17 @@ def best_range(histogram: Histogram) -> tuple[float, float]:
     # The exact extremes are known; a centre must not lie beyond them.
     centres = np.clip(centres, histogram.low, histogram.high)
     largest = max(abs(histogram.low), abs(histogram.high))
-    best, best_error = largest, math.inf
-    # From 1 down to 1/50, denser where the optimum usually is.
-    for share in np.geomspace(1.0, 0.02, _CANDIDATES):
-        scale = symmetric_scale(-largest * share, largest * share)
+
+    def error(threshold: float) -> float:
+        scale = symmetric_scale(-threshold, threshold)
         steps = np.clip(np.rint(centres / scale), INT8_MIN, INT8_MAX)
-        error = float(np.dot(counts, (centres - steps * scale) ** 2))
-        if error < best_error:
-            best, best_error = largest * float(share), error
+        return float(np.dot(counts, (centres - steps * scale) ** 2))
+
+    coarse = [largest * float(share) for share in np.geomspace(1.0, 0.02, _CANDIDATES)]
+    best = min(coarse, key=error)
+    ratio = coarse[0] / coarse[1]
+    fine = [t for t in (best * float(r) for r in np.geomspace(1 / ratio, ratio, _REFINED)) if t <= largest]
+    best = min([best, *fine], key=error)
     return max(histogram.low, -best), min(histogram.high, best)
 
 
