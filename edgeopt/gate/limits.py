@@ -131,7 +131,7 @@ def _two_digits(count: float) -> int:
     """Round up to two significant digits: it is an estimate, and should look like one."""
     count = max(1.0, count)
     step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
-    return math.ceil(count / step) * step
+    return math.ceil(round(count / step, 6)) * step
 
 
 def _worst(statuses: list[Status]) -> Status:
