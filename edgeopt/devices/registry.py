@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgeopt.core.errors import DeviceError, nearest_first
 from edgeopt.core.registry import Registry
-from edgeopt.devices.base import Device
+
+if TYPE_CHECKING:  # a list of names must not cost an import of pydantic
+    from edgeopt.devices.base import Device
 
 __all__ = ["DEVICES", "open_device"]
 

@@ -13,6 +13,8 @@ from edgeopt.recipes.schema import Limits
 
 __all__ = ["judge"]
 
+_HOPELESS = 30  # a half-width 30 times the distance to the limit would take 900 times the samples
+
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
@@ -119,9 +121,9 @@ def _how_to_tell(figure: Measurement, value: float, limit: float) -> str:
         return "Measure again."
     # The half that reaches across the limit decides.
     half = interval.high - value if value <= limit else value - interval.low
-    needed = n * (half / distance) ** 2 if distance > 0 else math.inf
-    if needed > 1000 * n:
+    if half > _HOPELESS * distance:
         return "The figure lies on the limit: no affordable number of samples would settle it."
+    needed = n * (half / distance) ** 2
     return f"About {_two_digits(needed - n)} more samples like these {n} would settle it, if the figure stays."
 
 
@@ -129,7 +131,7 @@ def _two_digits(count: float) -> int:
     """Round up to two significant digits: it is an estimate, and should look like one."""
     count = max(1.0, count)
     step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
-    return math.ceil(count / step) * step
+    return math.ceil(round(count / step, 6)) * step
 
 
 def _worst(statuses: list[Status]) -> Status:

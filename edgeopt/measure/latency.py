@@ -97,14 +97,14 @@ def measure_latency(
         files = SampleFiles(Path(directory), sample)
         with ExitStack() as stack:
             running = run.start_all(stack, files)
-            memory = {name: one.session.request("memory") for name, one in running.items()}
             blocks = run.time(running, rounds)
             rates = run.throughputs({name: running[name] for name in blocks}, files)
         # Only now, alone on the machine: the processes of the timing have ended.
         for _ in range(cold_starts - 1):
             for name in blocks:
                 run.start_again(name, files)
-    return {name: run.figures(name, running, blocks, memory, rates) for name in engines}
+    run.finish()
+    return {name: run.figures(name, running, blocks, rates) for name in engines}
 
 
 def latency_ratio(candidate: EngineFigures, reference: EngineFigures, *, seed: int = 0) -> Measurement:
@@ -151,6 +151,11 @@ class _Run:
     def tick(self) -> None:
         self.done += 1
         self.progress(Progress(stage="measure", done=self.done, total=self.steps))
+
+    def finish(self) -> None:
+        """Say that it is over, also where engines that failed left steps out."""
+        if self.done < self.steps:
+            self.progress(Progress(stage="measure", done=self.steps, total=self.steps))
 
     def start_all(self, stack: ExitStack, files: SampleFiles) -> dict[str, Running]:
         running = {}
@@ -208,7 +213,6 @@ class _Run:
         name: str,
         running: Mapping[str, Running],
         blocks: Mapping[str, np.ndarray],
-        memory: Mapping[str, Mapping[str, object]],
         rates: Mapping[str, list[Measurement]],
     ) -> EngineFigures:
         size = figures.size(self.engines[name])
@@ -229,7 +233,7 @@ class _Run:
                 *figures.latency(blocks[name], timing, device, self.seed),
                 *rates[name],
                 figures.cold_start(self.starts_ms[name], self.imports_ms[name], at_batch, device),
-                figures.memory(memory[name], at_batch, device),
+                figures.memory(one.memory, at_batch, device),
                 size,
             ),
             blocks_ms=blocks[name],

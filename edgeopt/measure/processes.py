@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Running:
     runtime_version: str
     fallbacks: tuple[str, ...]
     conditions: dict[str, Condition]
+    memory: Mapping[str, Any]
     preemptions: int | None = field(default=0)
 
 
@@ -55,7 +57,7 @@ class SampleFiles:
 def start(
     stack: ExitStack, device: Host, engine: Engine, files: SampleFiles, *, threads: int | None, batch: int, warmup: int
 ) -> Running:
-    """Open a process, load the engine, run it for the first time, then ``warmup`` times more.
+    """Open a process, load the engine, run it for the first time, then ``warmup`` times more, and read its memory.
 
     Args:
         stack: Ends the process.
@@ -70,6 +72,7 @@ def start(
     )
     first = session.request("first", inputs=session.put(files.of(batch)))
     session.request("warm", n=warmup)
+    memory = session.request("memory")
     return Running(
         session=session,
         import_ms=float(loaded["import_ms"]),
@@ -77,6 +80,7 @@ def start(
         cold_start_ms=float(first["cold_start_ms"]),
         runtime_version=str(loaded["runtime_version"]),
         fallbacks=tuple(str(text) for text in loaded["fallbacks"]),
+        memory=memory,
         conditions={
             "runtime": engine.runtime,
             "runtime_version": str(loaded["runtime_version"]),

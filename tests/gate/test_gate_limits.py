@@ -90,6 +90,12 @@ def test_an_inconclusive_drop_says_how_many_more_samples_would_settle_it(make):
     assert "About 1200 more samples like these 400" in judge(candidate, Limits(drop_pp=1.0)).summary
 
 
+def test_of_a_lopsided_interval_the_side_across_the_limit_counts(make):
+    candidate = make("int8", drop_pp=(1.2, 0.2, 5.0, 400))
+    # Down to the limit it is 0.2 pp, and the lower half-width is 1 pp: 25 times the samples.
+    assert "About 9600 more samples like these 400" in judge(candidate, Limits(drop_pp=1.0)).summary
+
+
 def test_a_figure_on_its_limit_cannot_be_settled(make):
     candidate = make("int8", drop_pp=(1.0, 0.0, 2.0))
     assert "no affordable number" in judge(candidate, Limits(drop_pp=1.0)).summary

@@ -98,8 +98,11 @@ def test_an_engine_that_crashes_in_the_middle_does_not_end_the_others(device, tw
 
 
 def test_every_engine_failing_is_told_and_nothing_hangs(device, engine_of):
-    found = measure_latency(device, {"a": engine_of("no-load")}, sample=SAMPLE, config=CONFIG, batch=1)
+    seen = []
+    engines = {"a": engine_of("no-load")}
+    found = measure_latency(device, engines, sample=SAMPLE, config=CONFIG, batch=1, progress=seen.append)
     assert found["a"].failed
+    assert seen[-1].done == seen[-1].total
 
 
 def test_what_an_engine_did_on_its_own_is_kept(device, engine_of):
