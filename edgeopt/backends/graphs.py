@@ -48,6 +48,10 @@ class Graph:
         """The version of ONNX's own operators."""
         return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
+    def names_of(self, node: str) -> set[str]:
+        """A node's name and its outputs': runtimes call what they made of it by either."""
+        return {node}.union(*(n.output for n in self.model.graph.node if (n.name or n.output[0]) == node))
+
     def require_batch_only(self, runtime: str) -> None:
         """Refuse an input that varies beyond its first dimension.
 

@@ -98,7 +98,7 @@ class OpenVinoBackend:
             # compress_to_fp16 is on by default and would change numerics.
             ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
             compiled = core.compile_model(model, options["device"], runner.compile_properties(options, 1))
-            left = sorted(_float_nodes(compiled, read.quantized))
+            left = list(_float_nodes(compiled, read))
         except BackendError:
             raise
         except Exception as error:
@@ -166,20 +166,19 @@ def _specs(ports: Any, wanted: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]
     return tuple(found)
 
 
-def _float_nodes(compiled: Any, quantized: tuple[str, ...]) -> Iterator[str]:
+def _float_nodes(compiled: Any, graph: Graph) -> Iterator[str]:
     """The quantized ONNX nodes that OpenVINO's CPU plug-in executes in another type than int8."""
-    executed = []
+    kept = set()
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = op.get_rt_info()
-        if _text(info, "layerType") in _MULTIPLIERS:
-            origin = _text(info, "originalLayersNames").split(",")
-            executed.append((origin, _text(info, "runtimePrecision") in ("i8", "u8")))
-    for name in quantized:
-        for origin, is_int8 in executed:
+        if _text(info, "layerType") in _MULTIPLIERS and _text(info, "runtimePrecision") not in ("i8", "u8"):
             # OpenVINO adds suffixes to what it splits: "conv" becomes "conv/WithoutBiases".
-            if not is_int8 and any(part == name or part.startswith(f"{name}/") for part in origin):
-                yield name
-                break
+            for part in _text(info, "originalLayersNames").split(","):
+                pieces = part.split("/")
+                kept |= {"/".join(pieces[:count]) for count in range(1, len(pieces) + 1)}
+    for name in graph.quantized:
+        if kept & graph.names_of(name):
+            yield name
 
 
 def _text(info: Any, key: str) -> str:

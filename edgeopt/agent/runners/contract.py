@@ -17,6 +17,13 @@ __all__ = ["BatchError", "Port", "Ports", "RunnerError", "check_inputs", "first_
 Port = Tuple[str, List[Union[int, str]]]  # noqa: UP006, UP007
 Ports = Dict[str, Port]  # noqa: UP006
 
+_LONGEST = 500
+# Frames, source locations, and what OpenVINO says before it comes to the point.
+_NOISE = re.compile(
+    r"Exception from |Traceback|File \"|Check '.*' failed at .*:\d+:$|FrontEnd API failed with \w+:$"
+    r"|Model wasn't fully converted\.$|Summary:$"
+)
+
 
 class RunnerError(ValueError):
     """An engine cannot be opened, or was given inputs that it does not take."""
@@ -48,20 +55,20 @@ def check_inputs(inputs: Mapping[str, np.ndarray], ports: Ports) -> None:
 
 
 def first_useful_line(error: object) -> str:
-    r"""The first line of a runtime's message that says something: no rule, no frame, no blank, no source location.
+    r"""The first line of a runtime's message that says what is wrong, not where in its source.
 
     >>> first_useful_line("Exception from src/core.cpp:85:\nCheck 'x' failed at src/a.cpp:3:\nno such file\n")
-    "Check 'x' failed at src/a.cpp:3: no such file"
+    'no such file'
     """
     lines = [line.strip(" \t*=-") for line in str(error).splitlines()]
-    useful = [line for line in lines if line and not line.startswith(("Exception from", "Traceback", "File "))]
+    useful = [line for line in lines if line and not _NOISE.match(line)]
     if not useful:
-        return type(error).__name__
+        return next(filter(None, lines), type(error).__name__)[:_LONGEST]
     # ONNX Runtime puts its own name and a code before what it says.
     head = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", r"\1: ", useful[0])
     if head.endswith(":") and len(useful) > 1:
         head = f"{head} {useful[1]}"
-    return head[:500]
+    return head[:_LONGEST]
 
 
 def _names(mapping: Mapping[str, object]) -> str:

@@ -37,8 +37,7 @@ ADVICE = (
     ),
     (
         r"out of memory|outofmemory|insufficient memory|cudamalloc|allocat",
-        "Free memory (stop the desktop and other programs; on a Jetson add swap), or lower --workspace-mib or "
-        "--max-batch.",
+        "Free memory (stop the desktop; on a Jetson add swap), or lower --workspace-mib or --max-batch.",
     ),
     (
         r"zero.?point|shiftisallzeros",
@@ -46,8 +45,7 @@ ADVICE = (
     ),
     (
         r"insufficient driver|cuda initialization|cuda.*error:? \(?(35|100|999)\b|no cuda|with error (35|100|999)\b",
-        "There is no usable NVIDIA GPU or driver: run this on the device itself (in a container: with the NVIDIA "
-        "runtime).",
+        "No usable NVIDIA GPU or driver: run this on the device itself (in a container: with NVIDIA's runtime).",
     ),
     (
         r"unsupported sm|compute capability|not supported on this (gpu|platform)|target gpu",

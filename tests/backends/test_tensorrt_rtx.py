@@ -1,0 +1,195 @@
+"""TensorRT-RTX really parses and compiles here, without a GPU: the only NVIDIA software in these tests that is real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from conftest import conv_net, make_rules, make_target, quantized_net, two_input_net
+from onnx import helper
+
+from edgeopt.backends import tensorrt_build
+from edgeopt.backends.registry import BACKENDS
+from edgeopt.backends.tensorrt import NEXT_COMMAND, PLAN, RTX_ENGINE
+from edgeopt.backends.tensorrt_build import RTX_CAPABILITIES, float_nodes, rtx_version, run_build
+from edgeopt.core.errors import BackendError
+
+BACKEND = BACKENDS["tensorrt"]
+RULES = make_rules("tensorrt")
+needs_rtx = pytest.mark.skipif(
+    rtx_version() is None, reason="tensorrt-rtx is not installed: pip install 'edgeopt[tensorrt-rtx]'"
+)
+
+
+@needs_rtx
+@pytest.mark.parametrize("net", [conv_net, quantized_net, two_input_net])
+def test_a_jetsons_engine_is_proved_by_proxy_and_not_kept(net, save, empty):
+    engine = BACKEND.compile(save(net()), make_target("jetson", compute_capability=87), RULES, empty(), 1)
+    assert (engine.status, engine.entry, engine.next_command) == ("not_built", PLAN, NEXT_COMMAND)
+    assert not engine.path.exists()
+    assert not (engine.directory / RTX_ENGINE).exists()
+    assert any("stand-in" in e.message and "not run on the target" in e.message for e in engine.events)
+
+
+@needs_rtx
+@pytest.mark.parametrize("capability", [86, 89])
+def test_an_rtx_targets_engine_is_its_own_and_kept(capability, save, empty):
+    target = make_target("rtx", compute_capability=capability)
+    engine = BACKEND.compile(save(quantized_net()), target, RULES, empty(), 1)
+    assert (engine.status, engine.entry, engine.next_command) == ("built", RTX_ENGINE, None)
+    assert engine.runtime_version == rtx_version()
+    assert engine.options == {"module": "tensorrt_rtx"}
+    # TensorRT-RTX numbers its own temporaries, now and then in another order: two builds need not be byte-identical.
+    assert engine.path.stat().st_size > (engine.directory / "model.onnx").stat().st_size
+    assert not (engine.directory / PLAN).exists()
+
+
+@needs_rtx
+@pytest.mark.skipif(tensorrt_build.local_gpu() is not None, reason="there is a GPU here")
+def test_an_rtx_engine_does_not_open_without_its_gpu(save, empty):
+    engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=86), RULES, empty(), 1)
+    with pytest.raises(BackendError, match=r"TensorRT (is not usable here|cannot open model\.rtx\.engine)"):
+        BACKEND.load(engine, None)
+
+
+@needs_rtx
+def test_int8_coverage_is_read_from_the_compiled_kernels(save, empty):
+    engine = BACKEND.compile(save(quantized_net()), make_target(compute_capability=86), RULES, empty(), 1)
+    assert any(e.message.startswith("2 of 2 quantized") for e in engine.events)
+    slow = BACKEND.compile(
+        save(quantized_net(weight_axis=1)), make_target(compute_capability=86), RULES, empty("slow"), 1
+    )
+    assert {e.node for e in slow.events if e.kind == "fallback"} == {"conv"}
+
+
+@needs_rtx
+def test_the_parsers_first_line_is_in_the_finding(save):
+    net = conv_net()
+    net.graph.node[1].op_type = "StandInForNothing"
+    findings = BACKEND.check(save(net), make_target(), RULES)
+    assert [(f.severity, f.rule) for f in findings] == [("error", "TRT020")]
+    assert "'relu' (StandInForNothing)" in findings[0].message
+    assert "cudaError" not in findings[0].message
+
+
+@needs_rtx
+def test_a_graph_that_only_the_parser_refuses_stops_compile(save, empty):
+    net = conv_net()
+    net.graph.node[1].op_type = "StandInForNothing"
+    with pytest.raises(BackendError, match=r"TensorRT-RTX .* refuses the graph.*StandInForNothing"):
+        BACKEND.compile(save(net), make_target(compute_capability=87), RULES, empty(), 1)
+
+
+@needs_rtx
+def test_a_capability_that_cannot_be_built_for_lists_those_that_can(save, tmp_path):
+    arguments = ("--onnx", str(save(conv_net())), "--output", str(tmp_path / "e"), "--module", "tensorrt_rtx")
+    report = run_build(*arguments, "--ahead-of-time", "87")
+    assert "cannot build for SM 87" in report.error
+    for capability in RTX_CAPABILITIES:
+        assert f"SM{capability}" in report.error
+
+
+@needs_rtx
+def test_the_largest_batch_is_in_the_profile(save, empty):
+    rules = make_rules("tensorrt", options={"max_batch": 64})
+    engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=86), rules, empty(), 16)
+    assert engine.status == "built"
+    assert "--maxShapes=image:64x3x6x6" in (engine.directory / "trtexec.sh").read_text()
+
+
+def test_without_any_tensorrt_the_folder_says_that_only_our_rules_checked_it(save, empty, monkeypatch):
+    monkeypatch.setattr("edgeopt.backends.tensorrt.rtx_version", lambda: None)
+    engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=86), RULES, empty(), 1)
+    assert engine.status == "not_built"
+    assert [e.message for e in engine.events] == [
+        "Checked by edgeopt's rules only: for NVIDIA's own parser, pip install 'edgeopt[tensorrt-rtx]'."
+    ]
+    with pytest.raises(BackendError, match=r"not built.*On the device.*build_engine\.py --verify"):
+        BACKEND.load(engine, None)
+
+
+def test_trtexecs_line_is_exact(save, empty):
+    engine = BACKEND.compile(save(two_input_net()), make_target(), RULES, empty(), 2)
+    script = engine.directory / "trtexec.sh"
+    assert os.access(script, os.X_OK)
+    done = subprocess.run(
+        ["sh", str(script)], env={**os.environ, "TRTEXEC": "echo"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [
+        "--onnx=model.onnx",
+        "--stronglyTyped",
+        "--saveEngine=model.plan",
+        "--timingCacheFile=timing.cache",
+        "--memPoolSize=workspace:1024M",
+        "--profilingVerbosity=detailed",
+        "--exportLayerInfo=layers.json",
+        "--minShapes=token:1,dense:1x4",
+        "--optShapes=token:2,dense:2x4",
+        "--maxShapes=token:8,dense:8x4",
+    ]
+
+
+def test_a_fixed_batch_needs_no_shapes(save, empty):
+    engine = BACKEND.compile(save(conv_net(4)), make_target(), RULES, empty(), 1)
+    assert "Shapes" not in (engine.directory / "trtexec.sh").read_text()
+
+
+def test_a_largest_batch_below_the_batch_is_refused(save, empty):
+    rules = make_rules("tensorrt", options={"max_batch": 2})
+    with pytest.raises(BackendError, match="'max_batch' is below"):
+        BACKEND.compile(save(conv_net()), make_target(), rules, empty(), 4)
+
+
+def test_an_input_whose_name_a_shell_would_read_is_quoted(save, empty):
+    net = conv_net()
+    net.graph.input[0].name = net.graph.node[0].input[0] = "a $(touch hacked); b"
+    engine = BACKEND.compile(save(net), make_target(), RULES, empty(), 1)
+    subprocess.run(
+        ["sh", str(engine.directory / "trtexec.sh")], env={**os.environ, "TRTEXEC": "echo"}, check=True, timeout=60
+    )
+    assert not (engine.directory / "hacked").exists()
+
+
+def test_a_crash_of_the_build_is_an_error_and_not_ours(monkeypatch, tmp_path):
+    script = tmp_path / "crash.py"
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    monkeypatch.setattr(tensorrt_build, "ENGINE_SCRIPT", script)
+    with pytest.raises(BackendError, match=r"crashed.*SIGSEGV"):
+        run_build()
+    script.write_text("raise SystemExit('out of luck')")
+    with pytest.raises(BackendError, match=r"without a report.*out of luck"):
+        run_build()
+
+
+def test_tensorrt_on_another_gpu_than_the_targets_does_not_build(save, empty, monkeypatch):
+    monkeypatch.setattr("edgeopt.backends.tensorrt.tensorrt_version", lambda: "10.3.0")
+    monkeypatch.setattr("edgeopt.backends.tensorrt.rtx_version", lambda: None)
+    monkeypatch.setattr("edgeopt.backends.tensorrt.local_gpu", lambda: 89)
+    engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=87), RULES, empty(), 1)
+    assert engine.status == "not_built"
+    assert "this machine has SM 89 and the target has SM 87" in engine.events[0].message
+
+
+def test_the_gpu_is_looked_for_in_another_process():
+    found = tensorrt_build.local_gpu()
+    assert found is None or found >= 50
+
+
+def test_a_node_without_any_int8_kernel_is_float():
+    kernels = [
+        {"name": "a", "type": "gemm", "onnx": ["one", "x"], "int8": True},
+        {"name": "b", "type": "gemm", "onnx": ["two"], "int8": False},
+        {"name": "c", "type": "kgen", "onnx": ["three"], "int8": True},
+    ]
+    assert float_nodes(["one", "two", "three"], kernels) == ["two", "three"]
+
+
+def test_a_plug_in_operator_is_found_before_anything_is_built(save, empty):
+    net = conv_net()
+    net.graph.node[1].op_type, net.graph.node[1].domain = "Mystery", "ai.example"
+    net.opset_import.append(helper.make_opsetid("ai.example", 1))
+    folder = empty()
+    with pytest.raises(BackendError, match=r"TRT009 at relu: ai\.example::Mystery"):
+        BACKEND.compile(save(net), make_target(), RULES, folder, 1)
+    assert not list(folder.iterdir())
