@@ -59,6 +59,15 @@ class StrictDumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes these line breaks of Unicode as they are, and reads them back as spaces; in "" they are escaped.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+StrictDumper.add_representer(str, _text)
+
+
 def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     value = float(loader.construct_scalar(node))
     if value in {float("inf"), float("-inf")}:

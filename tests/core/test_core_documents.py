@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeopt.core.documents import parse_yaml, write_yaml
@@ -25,6 +25,7 @@ def parse(text):
 
 
 @given(document=documents)
+@example(document={"\x85": ["a\u2028b", "\u2029", "\x85 "]})
 def test_what_is_written_is_read_back_the_same(document):
     assert parse(write_yaml(document)) == document
 
