@@ -153,7 +153,7 @@ class Manifest(_Frozen):
 def _inside(name: str) -> str:
     """The name, if it stays inside the folder on every operating system."""
     path = PurePosixPath(name)
-    plain = name and str(path) == name and not path.is_absolute() and ".." not in path.parts
+    plain = path.name and str(path) == name and not path.is_absolute() and ".." not in path.parts
     if not plain or any(c in name for c in "\\:\0"):
         raise ValueError(f"the path {name!r} could leave the bundle")
     return name
