@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 
 from edgeopt.bundle.document import Report
-from edgeopt.report.format import conditions_text, figure, label, limit_text, plain
+from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
 from edgeopt.report.table import Cell, comparison
 
 __all__ = ["to_markdown"]
 
+_LONG = 40
 _SPECIAL = set("\\`*_{}[]<>#|~$&!")
 
 
@@ -92,13 +93,13 @@ def _layers(report: Report) -> str:
     rows = [
         (plain(r.name), plain(r.op), plain(r.precision), figure(r.sqnr), plain(r.reason)) for r in worst_first(report)
     ]
-    return _text(layer_summary(report)) + "\n\n" + _table(("layer", "op", "precision", "SQNR", "why"), rows)
+    return _text(layer_summary(report)) + "\n\n" + _folded(("layer", "op", "precision", "SQNR", "why"), rows)
 
 
 def _classes(report: Report) -> str:
     shipped = report.shipped
     rows = [(plain(r.label), str(r.samples), figure(r.accuracy), figure(r.drop)) for r in shipped.classes]
-    return _table(("class", "samples", "accuracy", "drop"), rows) if rows else ""
+    return _folded(("class", "samples", "accuracy", "drop"), rows) if rows else ""
 
 
 def _data(report: Report) -> str:
@@ -125,7 +126,7 @@ def _stages(report: Report) -> str:
 
 
 def _again(report: Report) -> str:
-    recipe = json.dumps(report.recipe, indent=2, ensure_ascii=False)
+    recipe = plain_block(json.dumps(report.recipe, indent=2, ensure_ascii=False))
     fence = _fence(recipe + report.command)
     versions = f"edgeopt {_text(report.edgeopt_version)}, seed {report.seed}, {_text(report.created)}"
     model = f"{_text(report.model.name)} ({_text(report.model.format)}), {report.model.parameters:,} parameters"
@@ -140,6 +141,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: in
     lines = [heads, *rows]
     text = [f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines]
     return "\n".join([text[0], f"| {' | '.join(align)} |", *text[1:]])
+
+
+def _folded(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; a long one is folded away."""
+    table = _table(heads, rows)
+    return table if len(rows) <= _LONG else f"<details><summary>{len(rows)} rows</summary>\n\n{table}\n\n</details>"
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -55,7 +55,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, about: int) -> tuple[list[float], int]:
-    """Round values from ``low`` to ``high``, about so many, and the decimals that tell them apart.
+    """Round values from ``low`` to ``high``, about so many (4 or more), and the decimals that tell them apart.
 
     >>> ticks(0.0, 1.0, 5)
     ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], 1)
