@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from edgeopt.bundle.document import Report
+from edgeopt.bundle.document import Candidate, Report
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
-from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
+from edgeopt.report.summary import STATUS_WORDS, events, layer_summary, measured_on, not_measured, worst_first
 from edgeopt.report.table import Cell, comparison
 
 __all__ = ["to_markdown"]
@@ -50,13 +50,16 @@ def _limits(report: Report) -> str:
 def _candidates(report: Report) -> str:
     table = comparison(report, detail=True)
     heads = ("candidate", *(column.heading for column in table.columns))
-    rows = [
-        (("★ " if row.candidate.shipped else "") + plain(row.candidate.id), *(_cell(cell) for cell in row.cells))
-        for row in table.rows
-    ]
+    rows = [(_name(row.candidate), *(_cell(cell) for cell in row.cells)) for row in table.rows]
     legend = f"★ shipped (objective: {_text(report.objective)}). [low, high]: 95 % interval."
     notes = "\n".join(f"({number}) {_text(note)}  " for number, note in enumerate(table.notes, start=1))
     return "\n\n".join(part for part in (_table(heads, rows, numbers_from=1), legend, notes) if part)
+
+
+def _name(candidate: Candidate) -> str:
+    star = "★ " if candidate.shipped else ""
+    status = f" ({STATUS_WORDS[candidate.status]})" if candidate.status != "measured" else ""
+    return f"{star}{plain(candidate.id)}{status}"
 
 
 def _cell(cell: Cell) -> str:

@@ -13,7 +13,7 @@ from sample_bundle import images, sample_bundle, sample_manifest
 
 from edgeopt.bundle.layout import MANIFEST, REPORT_JSON, read_reference, write_json, write_reference
 from edgeopt.bundle.load import load_bundle, verify_files
-from edgeopt.bundle.manifest import Manifest
+from edgeopt.bundle.manifest import EngineRecord, Manifest
 from edgeopt.core.errors import BundleError
 
 
@@ -34,6 +34,15 @@ def test_a_bundle_comes_back_as_it_was_written(bundle, sample_report):
     assert loaded.engine.inputs == sample_manifest().engine.inputs
     assert loaded.report == sample_report
     assert loaded.report is loaded.report
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_an_engine_comes_back_as_its_backend_made_it(tmp_path, batch):
+    engine = load_bundle(sample_bundle(tmp_path / "linear", batch, engine={"options": {"threads": 1}})).engine
+    record = EngineRecord.of(engine)
+    assert record.batch == batch
+    assert record.options == {"threads": 1}
+    assert (record.inputs, record.outputs, record.entry) == (engine.inputs, engine.outputs, "model.onnx")
 
 
 def test_the_report_is_read_on_first_use_only(bundle):

@@ -186,6 +186,16 @@ def test_another_error_of_the_system_is_shown_in_its_own_words(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_mounted_folder_is_told_from_other_trouble(tmp_path, monkeypatch):
+    def busy(self):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "rmdir", busy)
+    with pytest.raises(BundleError, match=r"Device or resource busy.*mounted folder.*-o .*out/bundle"):
+        sample_bundle(tmp_path / "out")
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), DataError("The data is bad."), ValueError("a bug")])
 def test_an_interrupted_fill_leaves_nothing_and_passes_its_error_on(tmp_path, failure):
     def fill(folder: Path) -> None:

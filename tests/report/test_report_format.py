@@ -140,7 +140,7 @@ def test_svg_text_and_attributes_are_escaped():
 
 def test_labels_of_points_that_touch_do_not_cover_each_other():
     points = [(100.0, 100.0, "onnxruntime-int8"), (104.0, 101.0, "openvino-int8"), (102.0, 99.0, "ort-mobile-int8")]
-    placed = place_labels(points, [], 560)
+    placed = place_labels(points, [], left=0, right=560)
     boxes = []
     for (x, y, anchor), (_, _, name) in zip(placed, points, strict=True):
         x0 = x if anchor == "start" else x - 7.2 * len(name)
