@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgeopt.bundle.document import SplitRow
+from edgeopt.core.engine import Engine
 from edgeopt.core.events import Event
 from edgeopt.core.spec import Dim, TensorSpec
 
@@ -70,6 +71,21 @@ class EngineRecord(_Frozen):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     events: tuple[Event, ...] = ()
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineRecord:
+        """The record of an engine that a backend made; its batch is read off its first input."""
+        batch = engine.inputs[0].batch
+        return cls(
+            entry=engine.entry,
+            status=engine.status,
+            options=dict(engine.options),
+            next_command=engine.next_command,
+            batch=batch if isinstance(batch, int) else None,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            events=engine.events,
+        )
 
     @field_validator("entry")
     @classmethod
@@ -153,7 +169,7 @@ class Manifest(_Frozen):
 def _inside(name: str) -> str:
     """The name, if it stays inside the folder on every operating system."""
     path = PurePosixPath(name)
-    plain = name and str(path) == name and not path.is_absolute() and ".." not in path.parts
+    plain = path.name and str(path) == name and not path.is_absolute() and ".." not in path.parts
     if not plain or any(c in name for c in "\\:\0"):
         raise ValueError(f"the path {name!r} could leave the bundle")
     return name

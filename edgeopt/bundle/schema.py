@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeopt.bundle.document import SCHEMA_VERSION, Report
 
-__all__ = ["SCHEMA_FILE", "report_schema"]
+__all__ = ["SCHEMA_FILE", "report_schema", "schema_text"]
 
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 

@@ -213,8 +213,11 @@ def _explained(destination: Path) -> Iterator[None]:
                 got=destination.parent,
                 fix="Free some space, or give a folder on another disk with -o.",
             ) from error
+        mounted = error.errno in (errno.EBUSY, errno.EXDEV)
         raise BundleError(
             "The bundle cannot be written.",
             got=f"{error.filename or destination}: {error.strerror or error}",
-            fix="Give another folder with -o.",
+            fix=f"A mounted folder cannot be replaced: give a new one below it, e.g. -o {destination / 'bundle'}."
+            if mounted
+            else "Give another folder with -o.",
         ) from error

@@ -17,6 +17,7 @@ __all__ = [
     "label",
     "limit_text",
     "plain",
+    "plain_block",
     "unit_text",
     "value_text",
 ]
@@ -124,6 +125,11 @@ def bytes_text(count: int) -> str:
 def plain(text: str) -> str:
     """Text from outside in one line, without what a terminal would obey: control and direction-changing characters."""
     return "".join(" " if c in "\n\r\t" else f"\\u{ord(c):04x}" if _is_control(c) else c for c in text)
+
+
+def plain_block(text: str) -> str:
+    """Text of several lines that keep their places, otherwise as ``plain``."""
+    return "\n".join(plain(line) for line in text.split("\n"))
 
 
 def _is_control(character: str) -> bool:

@@ -7,9 +7,9 @@ import json
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeopt.bundle.document import Report
-from edgeopt.report.format import conditions_text, figure, label, limit_text, plain
+from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.plots import all_plots, style_of
-from edgeopt.report.summary import events, key_figures, layer_summary, not_measured
+from edgeopt.report.summary import STATUS_WORDS, events, key_figures, layer_summary, not_measured
 from edgeopt.report.table import comparison
 
 __all__ = ["to_html"]
@@ -40,9 +40,10 @@ def to_html(report: Report) -> str:
         warnings=events(report, "warning"),
         notes=events(report, "note"),
         layer_summary=layer_summary(report),
+        status_words=STATUS_WORDS,
         longest=max(walls, default=0.0) or 1.0,
         total_s=sum(walls),
-        recipe=json.dumps(report.recipe, indent=2, ensure_ascii=False),
+        recipe=plain_block(json.dumps(report.recipe, indent=2, ensure_ascii=False)),
         styles={candidate.id: style_of(report, candidate) for candidate in report.candidates},
     )
     return "\n".join(line.rstrip() for line in page.splitlines()) + "\n"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from edgeopt.bundle.document import Report
-from edgeopt.report.format import conditions_text, figure, label, limit_text, plain
-from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
+from edgeopt.bundle.document import Candidate, Report
+from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
+from edgeopt.report.summary import STATUS_WORDS, events, layer_summary, measured_on, not_measured, worst_first
 from edgeopt.report.table import Cell, comparison
 
 __all__ = ["to_markdown"]
 
+_LONG = 40
 _SPECIAL = set("\\`*_{}[]<>#|~$&!")
 
 
@@ -49,13 +50,16 @@ def _limits(report: Report) -> str:
 def _candidates(report: Report) -> str:
     table = comparison(report, detail=True)
     heads = ("candidate", *(column.heading for column in table.columns))
-    rows = [
-        (("★ " if row.candidate.shipped else "") + plain(row.candidate.id), *(_cell(cell) for cell in row.cells))
-        for row in table.rows
-    ]
+    rows = [(_name(row.candidate), *(_cell(cell) for cell in row.cells)) for row in table.rows]
     legend = f"★ shipped (objective: {_text(report.objective)}). [low, high]: 95 % interval."
     notes = "\n".join(f"({number}) {_text(note)}  " for number, note in enumerate(table.notes, start=1))
     return "\n\n".join(part for part in (_table(heads, rows, numbers_from=1), legend, notes) if part)
+
+
+def _name(candidate: Candidate) -> str:
+    star = "★ " if candidate.shipped else ""
+    status = f" ({STATUS_WORDS[candidate.status]})" if candidate.status != "measured" else ""
+    return f"{star}{plain(candidate.id)}{status}"
 
 
 def _cell(cell: Cell) -> str:
@@ -92,13 +96,13 @@ def _layers(report: Report) -> str:
     rows = [
         (plain(r.name), plain(r.op), plain(r.precision), figure(r.sqnr), plain(r.reason)) for r in worst_first(report)
     ]
-    return _text(layer_summary(report)) + "\n\n" + _table(("layer", "op", "precision", "SQNR", "why"), rows)
+    return _text(layer_summary(report)) + "\n\n" + _folded(("layer", "op", "precision", "SQNR", "why"), rows)
 
 
 def _classes(report: Report) -> str:
     shipped = report.shipped
     rows = [(plain(r.label), str(r.samples), figure(r.accuracy), figure(r.drop)) for r in shipped.classes]
-    return _table(("class", "samples", "accuracy", "drop"), rows) if rows else ""
+    return _folded(("class", "samples", "accuracy", "drop"), rows) if rows else ""
 
 
 def _data(report: Report) -> str:
@@ -125,7 +129,7 @@ def _stages(report: Report) -> str:
 
 
 def _again(report: Report) -> str:
-    recipe = json.dumps(report.recipe, indent=2, ensure_ascii=False)
+    recipe = plain_block(json.dumps(report.recipe, indent=2, ensure_ascii=False))
     fence = _fence(recipe + report.command)
     versions = f"edgeopt {_text(report.edgeopt_version)}, seed {report.seed}, {_text(report.created)}"
     model = f"{_text(report.model.name)} ({_text(report.model.format)}), {report.model.parameters:,} parameters"
@@ -140,6 +144,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: in
     lines = [heads, *rows]
     text = [f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines]
     return "\n".join([text[0], f"| {' | '.join(align)} |", *text[1:]])
+
+
+def _folded(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; a long one is folded away."""
+    table = _table(heads, rows)
+    return table if len(rows) <= _LONG else f"<details><summary>{len(rows)} rows</summary>\n\n{table}\n\n</details>"
 
 
 def _bullets(lines: Iterable[str]) -> str:

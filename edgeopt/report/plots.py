@@ -94,7 +94,9 @@ def _trade_off(report: Report) -> Plot:
     ]
     labels = [
         text(lx, ly, name, anchor=anchor, class_="name")
-        for (lx, ly, anchor), (_, _, name) in zip(place_labels(spots, taken, right_edge), spots, strict=True)
+        for (lx, ly, anchor), (_, _, name) in zip(
+            place_labels(spots, taken, left=left, right=right_edge), spots, strict=True
+        )
     ]
     summary = "; ".join(f"{plain(c.id)} {value_text(r)} % at {value_text(s)} ms" for c, s, r in points)
     return Plot(
@@ -187,7 +189,7 @@ def _class_drop(report: Report) -> Plot:
         words = f"{plain(row.label)}: {figure(row.drop)}, n {row.samples}"
         dot = element("circle", cx=x(value), cy=cy, r=5, class_="dot")
         parts.append(element("g", element("title", words), *bar, dot, class_=style_of(report, shipped)))
-        parts.append(text(left - 10, cy + 4, _shorten(plain(row.label), 15), anchor="end", class_="name"))
+        parts.append(text(left - 10, cy + 4, _cut(plain(row.label), 15), anchor="end", class_="name"))
     caption = f"{plain(shipped.id)} against FP32 on the same samples, worst first. Bars: 95 % intervals."
     if len(shown) < len(rows):
         caption += f" The worst {len(shown)} of {len(rows)}; all are in the table."
@@ -305,6 +307,11 @@ def _ms(value: float) -> str:
 
 def _tick(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def _cut(name: str, most: int) -> str:
+    """The start of a long name of a class."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _shorten(name: str, most: int) -> str:

@@ -10,6 +10,7 @@ from edgeopt.core.measurement import Measurement
 from edgeopt.report.format import MISSING, conditions_text, figure, interval_text, label, plain, unit_text, value_text
 
 __all__ = [
+    "STATUS_WORDS",
     "KeyFigure",
     "Located",
     "events",
@@ -19,6 +20,8 @@ __all__ = [
     "not_measured",
     "worst_first",
 ]
+
+STATUS_WORDS = {"measured": "", "not_built": "not built", "not_measured": MISSING, "failed": "failed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +81,7 @@ def not_measured(report: Report) -> tuple[tuple[str, str], ...]:
     found: dict[tuple[str, str], list[str]] = {}
     for candidate in report.candidates:
         if candidate.status != "measured":
-            words = {"not_built": "not built", "failed": "failed", "not_measured": MISSING}[candidate.status]
-            found[candidate.id, f"{words}: {plain(candidate.reason)}"] = []
+            found[candidate.id, f"{STATUS_WORDS[candidate.status]}: {plain(candidate.reason)}"] = []
         for measurement in candidate.measurements:
             if measurement.value is None:
                 names = found.setdefault((candidate.id, plain(measurement.reason or "")), [])

@@ -55,7 +55,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, about: int) -> tuple[list[float], int]:
-    """Round values from ``low`` to ``high``, about so many, and the decimals that tell them apart.
+    """Round values from ``low`` to ``high``, about so many (4 or more), and the decimals that tell them apart.
 
     >>> ticks(0.0, 1.0, 5)
     ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], 1)
@@ -68,13 +68,18 @@ def ticks(low: float, high: float, about: int) -> tuple[list[float], int]:
 
 
 def place_labels(
-    points: Iterable[tuple[float, float, str]], taken: Iterable[tuple[float, float, float, float]], right: float
+    points: Iterable[tuple[float, float, str]],
+    taken: Iterable[tuple[float, float, float, float]],
+    *,
+    left: float,
+    right: float,
 ) -> list[tuple[float, float, str]]:
     """Find each label a place beside its point that covers no other label.
 
     Args:
         points: x, y, label, in pixels.
         taken: Boxes (x0, y0, x1, y1) that labels should not cover.
+        left: Labels must start after this x.
         right: Labels must end before this x.
 
     Returns:
@@ -91,7 +96,7 @@ def place_labels(
         for order, (lx, ly, anchor) in enumerate(options):
             x0 = lx if anchor == "start" else lx - width
             box = (x0, ly - 12, x0 + width, ly + 3)
-            outside = max(0.0, box[2] - right) + max(0.0, -x0) + max(0.0, 12 - ly)
+            outside = max(0.0, box[2] - right) + max(0.0, left - x0) + max(0.0, 12 - ly)
             cost = sum(_overlap(box, other) for other in boxes) + 100 * outside + order
             if cost < best_cost:
                 best, best_cost = (lx, ly, anchor), cost

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edgeopt.bundle.document import Report
 from edgeopt.report.format import figure, label, limit_text, plain
-from edgeopt.report.summary import events, layer_summary, measured_on, not_measured, worst_first
+from edgeopt.report.summary import STATUS_WORDS, events, layer_summary, measured_on, not_measured, worst_first
 from edgeopt.report.table import Cell, Column, Comparison, comparison
 
 __all__ = ["bullet", "indented", "key_values", "render", "render_candidates", "render_verdict", "section"]
@@ -145,6 +145,8 @@ def _candidate_table(table: Comparison, columns: Sequence[int]) -> Table:
             for i in columns
         ]
         name = Text(_name(row.candidate.id, shipped=row.candidate.shipped))
+        if row.candidate.status != "measured":
+            name.append(f"\n  {STATUS_WORDS[row.candidate.status]}", style="dim")
         view.add_row(name, *cells, style="bold" if row.candidate.shipped else "")
     return view
 
