@@ -28,9 +28,7 @@ HOST = "Synthetic CPU, 2 cores (test data)"
 CLASSES = tuple(str(digit) for digit in range(10))
 
 
-def measured(  # noqa: PLR0917 - a table of figures reads best as one
-    name, value, unit, low=None, high=None, n=None, method="paired bootstrap", **conditions
-):
+def measured(name, value, unit, low=None, high=None, n=None, method="paired bootstrap", **conditions):
     interval = None if low is None else Interval(low=low, high=high, method=method)
     return Measurement(name=name, value=value, unit=unit, interval=interval, n=n, device=HOST, conditions=conditions)
 

@@ -11,7 +11,7 @@ from edgeopt.core.errors import BackendError
 from edgeopt.recipes.schema import Convert, Quantize, Recipe
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
-__all__ = ["PlannedCandidate", "Plan", "make_plan"]
+__all__ = ["Plan", "PlannedCandidate", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

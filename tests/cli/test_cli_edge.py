@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from edgeopt.cli.edge import run
 from edgeopt.core.errors import DataError
 

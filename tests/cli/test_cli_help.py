@@ -7,6 +7,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+
 from edgeopt.cli.main import COMMANDS, cli
 
 HEAVY = ("torch", "torchao", "onnx", "onnxruntime", "openvino", "numpy", "pydantic", "rich", "matplotlib", "scipy")

@@ -176,9 +176,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path, vector_input, write_manif
         ({"scale": "1/255"}, "int64[n,4]", "not a float type"),
     ],
 )
-def test_preprocessing_that_does_not_fit_is_refused(  # noqa: PLR0917 - fixtures
-    tmp_path, arrays, write_manifest, how, spec, match
-):
+def test_preprocessing_that_does_not_fit_is_refused(tmp_path, arrays, write_manifest, how, spec, match):
     from edgeopt.core.spec import parse_input
 
     np.savez(tmp_path / "a.npz", **arrays)

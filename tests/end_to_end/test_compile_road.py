@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import edgeopt
 import numpy as np
 import pytest
+
+import edgeopt
 from edgeopt.bundle.document import Report
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from edgeopt.core.errors import EdgeOptError
 from edgeopt.pipeline.cache import StageCache
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Dict, List, Tuple, Union  # noqa: UP035 (an alias is evaluated, and Python 3.8 has no dict[...])
+from typing import Dict, List, Tuple, Union
 
 import numpy as np
 
 __all__ = ["BatchError", "Port", "Ports", "RunnerError", "check_inputs", "first_useful_line"]
 
 # NumPy's dtype name, and one entry per dimension: an int, or a name where it may vary.
-Port = Tuple[str, List[Union[int, str]]]  # noqa: UP006, UP007
-Ports = Dict[str, Port]  # noqa: UP006
+Port = Tuple[str, List[Union[int, str]]]
+Ports = Dict[str, Port]
 
 _LONGEST = 500
 # Frames, source locations, and what OpenVINO says before it comes to the point.
@@ -48,8 +48,7 @@ def check_inputs(inputs: Mapping[str, np.ndarray], ports: Ports) -> None:
         if array.dtype != dtype:
             raise RunnerError(f"Input {name!r} is {dtype}; received {array.dtype}.")
         if array.ndim != len(shape) or any(
-            isinstance(want, int) and want != got
-            for want, got in zip(shape, array.shape)  # noqa: B905 (Python 3.8)
+            isinstance(want, int) and want != got for want, got in zip(shape, array.shape)
         ):
             raise RunnerError(f"Input {name!r} has shape {_shape(shape)}; received {_shape(array.shape)}.")
 

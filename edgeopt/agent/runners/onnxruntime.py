@@ -98,7 +98,7 @@ class OrtRunner:
             values = self._session.run(self._wanted, dict(inputs))
         except Exception as error:
             raise RunnerError(f"ONNX Runtime failed while running: {first_useful_line(error)}") from error
-        return dict(zip(self._wanted, values))  # noqa: B905 (Python 3.8)
+        return dict(zip(self._wanted, values))
 
     def resize(self, batch: int) -> None:
         """Make sure that the engine can be run at ``batch``: a dynamic batch always can.
@@ -110,7 +110,7 @@ class OrtRunner:
             if shape and isinstance(shape[0], int) and shape[0] != batch:
                 raise BatchError(f"Input {name!r} has a fixed batch of {shape[0]}; it cannot run at {batch}.")
 
-    def __enter__(self) -> OrtRunner:  # noqa: PYI034 (Python 3.8 has no Self)
+    def __enter__(self) -> OrtRunner:
         return self
 
     def __exit__(

@@ -131,20 +131,14 @@ class OpenVinoRunner:
     def _compile(self) -> None:
         self._compiled: Any = self._core.compile_model(self._model, self._device, self._properties)
         self._request: Any = self._compiled.create_infer_request()
-        self.inputs: Ports = {
-            name: _port(port)
-            for name, port in zip(self._input_names, self._compiled.inputs)  # noqa: B905 (3.8)
-        }
-        self.outputs: Ports = {
-            name: _port(port)
-            for name, port in zip(self._output_names, self._compiled.outputs)  # noqa: B905 (3.8)
-        }
+        self.inputs: Ports = {name: _port(port) for name, port in zip(self._input_names, self._compiled.inputs)}
+        self.outputs: Ports = {name: _port(port) for name, port in zip(self._output_names, self._compiled.outputs)}
         ran_on = list(self._compiled.get_property("EXECUTION_DEVICES"))
         self.fallbacks = [
             f"{self._device} was asked for; {device} runs instead." for device in ran_on if device != self._device
         ]
 
-    def __enter__(self) -> OpenVinoRunner:  # noqa: PYI034 (Python 3.8 has no Self)
+    def __enter__(self) -> OpenVinoRunner:
         return self
 
     def __exit__(

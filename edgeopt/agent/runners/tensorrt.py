@@ -81,7 +81,7 @@ class TensorRTRunner:
             if shape and shape[0] != batch:
                 raise BatchError(f"Input {name!r} has a fixed batch of {shape[0]}; it cannot run at {batch}.")
 
-    def __enter__(self) -> TensorRTRunner:  # noqa: PYI034 (Python 3.8 has no Self)
+    def __enter__(self) -> TensorRTRunner:
         return self
 
     def __exit__(

@@ -108,7 +108,7 @@ class Execution:
             self._stream = ctypes.c_void_p()
         self._context = self._engine = self._runtime = None
 
-    def __enter__(self) -> Execution:  # noqa: PYI034 (Python 3.8 has no Self)
+    def __enter__(self) -> Execution:
         return self
 
     def __exit__(self, *_: object) -> None:
