@@ -51,11 +51,9 @@ def disagreement(
     except Exception as error:  # noqa: BLE001  whatever a program raises here is the answer, not a failure of ours
         return f"it fails at another batch size ({type(error).__name__}: {first_line(error)})"
     for position, outputs in enumerate(zip(*expected, strict=True)):
-        follows = outputs[0].ndim > 0 and outputs[0].shape[0] == batch
-        wanted = torch.cat(list(outputs)) if follows else outputs[0]
         if not _close(outputs[0], same[position]):
             return f"output {position} differs at batch {batch}"
-        if not _close(wanted, other[position]):
+        if not _close(_joined(outputs, other[position], batch), other[position]):
             return f"the rows of output {position} depend on each other or on the batch size"
     return None
 
@@ -73,6 +71,17 @@ def _parts(
         tuple(t if at in sharing else first for at, (t, first) in enumerate(zip(part, parts[0], strict=True)))
         for part in parts
     ]
+
+
+def _joined(outputs: Sequence[torch.Tensor], whole: torch.Tensor, batch: int) -> torch.Tensor:
+    """The outputs of the parts, put together along the axis that grows with the batch; the first, where none does."""
+    first = outputs[0]
+    growing = [
+        axis
+        for axis, (part, all_) in enumerate(zip(first.shape, whole.shape, strict=False))
+        if part == batch and all_ == batch * len(outputs)
+    ]
+    return torch.cat(list(outputs), dim=growing[0]) if len(growing) == 1 and whole.ndim == first.ndim else first
 
 
 def _flat(outputs: Any) -> list[torch.Tensor]:

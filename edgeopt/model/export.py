@@ -269,9 +269,21 @@ def _follow_batch(
             continue
         difference = disagreement(reference, program.module(check_guards=False), specs, batch=batch, sharing=sharing)
         if difference is None:
+            _keep_origins(module.graph, program.graph)
             return program
         reason = difference
     return reason
+
+
+def _keep_origins(old: fx.Graph, new: fx.Graph) -> None:
+    """Let the nodes of ``new`` say which layer and which line they come from, as those of ``old`` did."""
+    known = {node.name: node for node in old.nodes}
+    for node in new.nodes:
+        before = known.get(node.name)
+        if node.op == "call_function" and before is not None and before.target == node.target:
+            for key in ("nn_module_stack", "stack_trace", "torch_fn"):
+                if key in before.meta:
+                    node.meta[key] = before.meta[key]
 
 
 def _named(

@@ -65,7 +65,7 @@ def program_complaints(program: dict[str, Any]) -> list[str]:
     module = program["graph_module"]
     complaints = [
         *(f"guard {text!r}: {why}" for text in program.get("guards_code", []) if (why := guard_complaint(text))),
-        *(f"symbol {key!r} is no symbol" for key in program["range_constraints"] if not _RANGE_KEY.fullmatch(key)),
+        *(f"the range of {_short(key)}, which is no size" for key in program["range_constraints"] if not _is_size(key)),
         *_module_call_complaints(module["module_call_graph"]),
         *_walk(module["graph"]),
         *_walk(module["signature"]),
@@ -132,6 +132,11 @@ def _target_complaint(target: object) -> str | None:
     if target.startswith("torch.ops.") and target.count(".") == 4 and "__" not in target:
         return f"it calls {target}, an operator that torch itself does not have"
     return f"it calls {_short(target)}, which is no tensor operator"
+
+
+def _is_size(key: str) -> bool:
+    # torch counts up to the number of an unbacked symbol (u0), so it must be a small one.
+    return bool(_RANGE_KEY.fullmatch(key)) or (not key.startswith(("u", "z")) and size_complaint(key) is None)
 
 
 def _is_name(item: object) -> bool:

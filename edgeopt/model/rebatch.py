@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 __all__ = ["STRATEGIES", "Rebatched", "Strategy", "name_inputs"]
 
@@ -26,6 +27,9 @@ _SIZED: tuple[Any, ...] = (
 _SIZED_LIKE: tuple[Any, ...] = (
     _aten.new_zeros.default, _aten.new_ones.default, _aten.new_full.default, _aten.new_empty.default,
     _aten.expand.default, _aten.repeat.default,
+)  # fmt: skip
+_RECURRENT: tuple[Any, ...] = (
+    _aten.lstm.input, _aten.gru.input, _aten.rnn_tanh.input, _aten.rnn_relu.input,
 )  # fmt: skip
 _SPREAD: tuple[Any, ...] = (_aten.expand.default, _aten.repeat.default)
 
@@ -50,9 +54,9 @@ def _recurrent(made: bool, axis: int, rank: int) -> bool:
     return axis == (1 if made and rank == 3 else 0)
 
 
-# With a batch of 4 every literal 4 may be it. With a batch of 1 nearly every literal is a 1: try, in this order,
+# With a batch of 4 every literal 4 may be it, or only those in the usual places. With a batch of 1 nearly every literal is a 1: try, in this order,
 # none, the first dimension (a class token), and the second of three (a recurrent layer's initial state).
-STRATEGIES: dict[bool, tuple[Strategy, ...]] = {False: (_everywhere,), True: (_nowhere, _first, _recurrent)}
+STRATEGIES: dict[bool, tuple[Strategy, ...]] = {False: (_everywhere, _recurrent), True: (_nowhere, _first, _recurrent)}
 
 
 class Rebatched(torch.nn.Module):
@@ -103,9 +107,11 @@ class _Interpreter(fx.Interpreter):
         super().__init__(module)
         self._root, self._old, self._new, self._is_batch = root, old, new, is_batch
         self._node: fx.Node | None = None
+        self._blocks: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         self._node = n
+        self._blocks[n] = self._inherited(n)
         return super().run_node(n)
 
     def fetch_attr(self, target: str) -> Any:
@@ -122,6 +128,8 @@ class _Interpreter(fx.Interpreter):
             args = (self._sized(args[0], made=True), *args[1:])
         elif target in _SIZED_LIKE:
             args = (args[0], self._sized(args[1], made=target not in _SPREAD), *args[2:])
+        elif target in _RECURRENT:
+            _refuse_other_state(args)
         return super().call_function(target, args, kwargs)
 
     def _reshaped(self, tensor: torch.Tensor) -> list[Any]:
@@ -130,13 +138,19 @@ class _Interpreter(fx.Interpreter):
         if node is None or not isinstance(source := node.args[0], fx.Node):
             raise TypeError("a reshape without a tensor")
         before, after = _traced_shape(source), _traced_shape(node)
-        changed = [
-            axis for axis, size in enumerate(tensor.shape) if not (isinstance(size, int) and size == before[axis])
-        ]
+        changed = [axis for axis, now in enumerate(tensor.shape) if not (isinstance(now, int) and now == before[axis])]
         if len(changed) != 1:
             return list(after)
-        axis = changed[0]
-        return _follow(after, math.prod(before[:axis]), before[axis], tensor.shape[axis], self._old)
+        blocks = math.prod(before[: changed[0]]) * self._inherited(node)
+        place = _place(after, blocks, self._old)
+        if place is None:
+            return list(after)
+        self._blocks[node] = blocks // math.prod(after[:place])
+        return [size // self._old * self._new if at == place else size for at, size in enumerate(after)]
+
+    def _inherited(self, node: fx.Node) -> int:
+        """How many blocks precede the batch within the axis that it shares, e.g. T where that axis is T × batch."""
+        return max((self._blocks.get(source, 1) for source in node.all_input_nodes), default=1)
 
     def _sized(self, sizes: Sequence[Any], *, made: bool) -> list[Any]:
         rank = len(sizes)
@@ -146,29 +160,34 @@ class _Interpreter(fx.Interpreter):
         ]
 
 
-def _follow(after: list[int], outer: int, before: int, now: Any, batch: int) -> list[Any]:
-    """Put the size that changed into the shape ``after``.
+def _refuse_other_state(args: tuple[Any, ...]) -> None:
+    """Raise where a recurrent layer's initial state has another batch than its input.
 
-    Args:
-        after: The traced output shape.
-        outer: How many blocks precede the changed axis in memory: the product of the dimensions before it.
-        before: The traced size of the changed axis; ``now`` is its size in this trace.
-        batch: The traced batch.
+    torch checks that in no export, and crashes the process when it runs such a layer.
     """
-    starts = [math.prod(after[:place]) for place in range(len(after))]
-    shape: list[Any] = list(after)
-    for place, (start, size) in enumerate(zip(starts, after, strict=True)):
-        if start == outer and size % before == 0:  # kept, or merged with what follows
-            shape[place] = now * (size // before)
-            return shape
-        if start == outer and size % batch == 0 and before % size == 0:  # split from what followed
-            shape[place] = now // (before // size)
-            return shape
-    for place, (start, size) in enumerate(zip(starts, after, strict=True)):
-        if start < outer and start * size >= outer * before and size % before == 0:  # merged with what preceded
-            shape[place] = now * (size // before)
-            return shape
-    return shape
+    inputs, state, batch_first = args[0], args[1], args[-1]
+    batch = inputs.shape[0 if batch_first else 1]
+    for tensor in state if isinstance(state, list | tuple) else [state]:
+        layers = tensor.shape[0]
+        if not isinstance(layers, int) or not statically_known_true(tensor.shape[1] == batch):
+            raise ValueError("the initial state of a recurrent layer does not follow the batch")
+
+
+def _place(shape: Sequence[int], blocks: int, batch: int) -> int | None:
+    """Which axis of a traced ``shape`` holds the batch, given how many blocks precede it in row-major memory.
+
+    With a traced batch of 1 several could: one of its own is likelier than one that it shares with what follows, that
+    likelier than with what precedes, and least likely is the last axis, which usually holds features.
+    """
+    ranked: list[tuple[int, int]] = []
+    start = 1
+    for axis, size in enumerate(shape):
+        if blocks % start == 0 and start * size >= blocks * batch and size % batch == 0:
+            alone, last = start == blocks and size == batch, axis == len(shape) - 1
+            if start <= blocks:
+                ranked.append((0 if alone else 3 if last and start == blocks else 1 if start == blocks else 2, axis))
+        start *= size
+    return min(ranked)[1] if ranked else None
 
 
 def _traced_shape(node: fx.Node) -> list[int]:

@@ -98,6 +98,20 @@ def two_input_net(batch="batch"):
     return _save(nodes, inputs, outputs, weights)
 
 
+def half_net(batch="batch"):
+    """Float16 inside, float32 outside: what the conversion to float16 makes."""
+    rng = np.random.default_rng(4)
+    weights = {"w": rng.normal(size=(6, 4)).astype("float16"), "b": rng.normal(size=4).astype("float16")}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], "in", to=TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["h", "w"], ["m"], "matmul"),
+        helper.make_node("Add", ["m", "b"], ["a"], "add"),
+        helper.make_node("Cast", ["a"], ["y"], "out", to=TensorProto.FLOAT),
+    ]
+    x, y = ("x", TensorProto.FLOAT, [batch, 6]), ("y", TensorProto.FLOAT, [batch, 4])
+    return _save(nodes, [x], [y], weights)
+
+
 def make_rules(name, **changes):
     """Rules that allow everything this room's nets need."""
     return RuntimeRules.model_validate(

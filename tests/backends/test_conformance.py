@@ -9,17 +9,18 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from conftest import conv_net, make_rules, make_target, quantized_net, two_input_net
+from conftest import conv_net, half_net, make_rules, make_target, quantized_net, two_input_net
 from onnx.reference import ReferenceEvaluator
 
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import BackendError
 
-NETS = {"float": conv_net, "quantized": quantized_net, "two-inputs": two_input_net}
+NETS = {"float": conv_net, "quantized": quantized_net, "two-inputs": two_input_net, "half": half_net}
 # Float: summation order. Quantized: a value on a rounding edge may fall to the other side, one hidden step (0.03)
-# times the largest weight (63 × 0.003) for each; a wrong zero point or scale is off by whole units.
-TOLERANCE = {"float": 1e-4, "quantized": 0.03, "two-inputs": 1e-5}
+# times the largest weight (63 × 0.003) for each; a wrong zero point or scale is off by whole units. Half: products of
+# six values up to about 6 with 11 bits, or the same in float where the CPU has no float16.
+TOLERANCE = {"float": 1e-4, "quantized": 0.03, "two-inputs": 1e-5, "half": 0.02}
 
 
 @pytest.fixture(params=sorted(BACKENDS))

@@ -61,6 +61,35 @@ class TestExportArchive:
         assert str(model.inputs[0]) == "x:float32[batch,5,8]"
         same_as_module(net, model.program, 5, 8)
 
+    @pytest.mark.parametrize("batch", [1, 4])
+    def test_heads_and_states_of_common_layers_follow_the_batch(self, tmp_path, batch):
+        class Common(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.attention = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+                self.rnn = nn.LSTM(16, 8, 2, bidirectional=True)  # four states: as many as rows, where batch is 4
+
+            def forward(self, x):
+                y, (h, _) = self.rnn(self.attention(x).transpose(0, 1))
+                return y[-1], h
+
+        net = seeded(Common)
+        torch.export.save(torch.export.export(net, (torch.randn(batch, 5, 16),)), tmp_path / "net.pt2")
+        model = load_model(tmp_path / "net.pt2")
+        assert [str(spec) for spec in model.outputs] == ["output:float32[batch,16]", "output_1:float32[4,batch,8]"]
+        x = np.random.default_rng(0).standard_normal((3, 5, 16)).astype(np.float32)
+        with torch.no_grad():
+            expected = net(torch.from_numpy(x))
+        for got, want in zip(reference_outputs(model.program, [x]), expected, strict=True):
+            np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
+
+    def test_layers_and_lines_are_still_known(self, tmp_path):
+        net = seeded(ConvNet)
+        torch.export.save(torch.export.export(net, (torch.randn(1, 1, 8, 8),)), tmp_path / "conv.pt2")
+        nodes = {node.name: node for node in load_model(tmp_path / "conv.pt2").program.graph.nodes}
+        assert [path for path, _ in nodes["conv2d"].meta["nn_module_stack"].values()] == ["", "conv"]
+        assert "conftest.py" in nodes["conv2d"].meta["stack_trace"]
+
     def test_a_dynamic_archive_is_taken_as_it_is(self, tmp_path, mlp):
         program = torch.export.export(mlp, (torch.randn(3, 20),), dynamic_shapes=({0: torch.export.Dim("rows")},))
         torch.export.save(program, tmp_path / "dynamic.pt2")
@@ -68,6 +97,16 @@ class TestExportArchive:
         assert model.events == ()
         assert str(model.inputs[0]) == "x:float32[batch,20]"
         same_as_module(mlp, model.program, 20)
+
+    def test_an_archive_of_derived_sizes_passes_the_scan(self, tmp_path):
+        class Up(nn.Module):
+            def forward(self, x):
+                return nn.functional.interpolate(x, scale_factor=2, mode="bilinear")
+
+        dims = {0: torch.export.Dim("b", max=64), 2: 2 * torch.export.Dim("h", min=2, max=20)}
+        program = torch.export.export(Up(), (torch.randn(2, 3, 8, 8),), dynamic_shapes=(dims,))
+        torch.export.save(program, tmp_path / "up.pt2")
+        assert load_model(tmp_path / "up.pt2").inputs[0].shape[0] == "batch"
 
     def test_rows_that_depend_on_each_other_keep_the_batch_and_say_so(self, tmp_path):
         torch.export.save(torch.export.export(MixesRows(), (torch.randn(4, 6),)), tmp_path / "mix.pt2")

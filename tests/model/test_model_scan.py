@@ -194,7 +194,7 @@ class TestTheOtherForms:
 
     def test_range_of_a_symbol_that_is_none(self, with_program, marker):
         path = with_program(lambda p: p["range_constraints"].update({"u99999999999": {"min_val": 0, "max_val": 1}}))
-        refused(path, marker, "is no symbol")
+        refused(path, marker, "the range of 'u99999999999', which is no size")
 
 
 class TestTheZip:
