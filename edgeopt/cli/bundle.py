@@ -14,11 +14,12 @@ __all__ = ["inspect", "verify"]
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def inspect(bundle: Path, *, as_json: bool) -> None:
     """Show what BUNDLE holds and what it costs."""
+    from edgeopt.bundle.layout import report_json
     from edgeopt.bundle.load import load_bundle
 
     loaded = load_bundle(bundle)
     if as_json:
-        click.echo(loaded.report.model_dump_json(indent=2))
+        click.echo(report_json(loaded.report), nl=False)
         return
     from edgeopt.report.inspect import render_bundle
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from edgeopt.bundle.layout import report_json
 from edgeopt.cli.progress import progress_bars
 from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.spec import parse_input
@@ -121,14 +122,14 @@ def compile_(  # one parameter per option
         return 0
     report = bundle.report
     if as_json:
-        click.echo(report.model_dump_json(indent=2))
+        click.echo(report_json(report), nl=False)
     else:
         from edgeopt.report.terminal import render
 
         render(report, console)
         console.print(f"Bundle: {bundle.directory}\nReport: {bundle.directory / 'report.html'}", soft_wrap=True)
     if require_engine and report.shipped.status == "not_built":
-        click.echo(f"Error: the engine was not built here. Next: {report.shipped.next_command}", err=True)
+        click.echo(f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}", err=True)
         return 4
     return 4 if report.verdict.status == "FAIL" else 0
 

@@ -10,7 +10,7 @@ import click
 __all__ = ["run"]
 
 
-def run(command: click.Command, arguments: list[str]) -> int:
+def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 - one return per exit code
     """Run ``command`` and return the exit code; errors are printed on stderr."""
     from edgeopt.core.errors import EdgeOptError
 
@@ -66,9 +66,9 @@ def _log(error: BaseException) -> str:
             Path(folder).mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=folder, prefix="crash-", suffix=".log", delete=False) as file:
                 file.write(f"{sys.version}\n{sys.argv}\n\n{text}")
-            return file.name
         except OSError:
             continue
+        return file.name
     return "could not be written:\n" + text
 
 

@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgeopt")
 def cli() -> None:
-    """Take a trained PyTorch model to an artifact an edge device can run, with proof of what it costs.
+    r"""Take a trained PyTorch model to an artifact an edge device can run, with proof of what it costs.
 
     \b
     Example:

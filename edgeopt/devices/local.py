@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import edgeopt
 from edgeopt.agent.machine import describe_machine
 from edgeopt.bundle.document import DeviceInfo
 from edgeopt.core.engine import Engine
@@ -94,7 +93,7 @@ class LocalDevice:
 
     def _environment(self, home: Path, threads: int | None) -> dict[str, str]:
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        package_root = Path(edgeopt.__file__).parent.parent
+        package_root = Path(__file__).parents[2]
         paths = [str(path.absolute()) for path in (package_root, *self._search_path)]
         return {
             **passed_on,

@@ -50,6 +50,18 @@ class Judged:
     info: DeviceInfo
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """Where every candidate is tried: one device, one plan, the same samples."""
+
+    context: RunContext
+    plan: Plan
+    device: Device
+    info: DeviceInfo
+    samples: ParityInputs
+    data: Dataset | None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Trial:
     """What stands for a candidate on this machine.
@@ -74,24 +86,23 @@ def judge_candidates(
     plan: Plan,
     device: Device,
     built: Sequence[Built],
+    *,
     samples: ParityInputs,
     data: Dataset | None,
 ) -> Judged:
     """Run every engine on real samples; compare, evaluate, and time those that may stand for the target."""
-    info = device.info()
-    trials = [_try(context, plan, device, info, one, samples) for one in built]
+    bench = _Bench(context=context, plan=plan, device=device, info=device.info(), samples=samples, data=data)
+    trials = [_try(bench, one) for one in built]
     for trial in trials:
-        _hold_against_others(context, plan, device, info, trial, trials, samples)
-    figures = _speed(context, plan, device, info, trials, samples)
-    test = _test_outputs(context, plan, device, info, trials, data)
-    candidates = tuple(_candidate(plan, trial, trials, figures, test, data, info) for trial in trials)
+        _hold_against_others(bench, trial, trials)
+    figures = _speed(bench, trials)
+    test = _test_outputs(bench, trials)
+    candidates = tuple(_candidate(bench, trial, trials, figures, test) for trial in trials)
     outputs = {trial.built.planned.id: trial.outputs for trial in trials}
-    return Judged(candidates=candidates, built=tuple(built), outputs=outputs, info=info)
+    return Judged(candidates=candidates, built=tuple(built), outputs=outputs, info=bench.info)
 
 
-def _try(
-    context: RunContext, plan: Plan, device: Device, info: DeviceInfo, built: Built, samples: ParityInputs
-) -> _Trial:
+def _try(bench: _Bench, built: Built) -> _Trial:
     """Run a candidate on the parity inputs; where only the device can, run its portable graph instead."""
     name = built.planned.id
     trial = _Trial(built=built, engine=built.engine, key=built.key, failure=built.failure)
@@ -99,32 +110,24 @@ def _try(
         return trial
     if built.engine.status == "built":
         try:
-            trial.outputs = _collect(context, plan, device, info, trial, samples.split, f"run {name}")
+            trial.outputs = _collect(bench, trial, bench.samples.split, f"run {name}")
         except DeviceError as error:
-            if plan.measured_here:
+            if bench.plan.measured_here:
                 raise
             message = f"The engine does not run on this machine ({error.what})"
-            context.note([Event(kind="note", stage=f"run {name}", message=message)])
+            bench.context.note([Event(kind="note", stage=f"run {name}", message=message)])
         else:
             return trial
-    witness = build_witness(context, plan, built)
+    witness = build_witness(bench.context, bench.plan, built)
     if witness is None:
         trial.engine = None
         return trial
     trial.engine, trial.key, trial.stand_in = witness.engine, witness.key, witness.label
-    trial.outputs = _collect(context, plan, device, info, trial, samples.split, f"run {name} as {witness.label}")
+    trial.outputs = _collect(bench, trial, bench.samples.split, f"run {name} as {witness.label}")
     return trial
 
 
-def _hold_against_others(
-    context: RunContext,
-    plan: Plan,
-    device: Device,
-    info: DeviceInfo,
-    trial: _Trial,
-    trials: Sequence[_Trial],
-    samples: ParityInputs,
-) -> None:
+def _hold_against_others(bench: _Bench, trial: _Trial, trials: Sequence[_Trial]) -> None:
     """Compare with PyTorch FP32, and with another runtime on the same graph; outside its tolerance: not shipped."""
     from edgeopt.graph.parity import compare
 
@@ -133,32 +136,26 @@ def _hold_against_others(
     planned, graph = trial.built.planned, trial.built.graph
     kind: Literal["float", "int8"] = "float" if planned.precision == "fp32" else "int8"
     others = [(graph.reference, "PyTorch FP32")]
-    if not trial.stand_in and (second := _second_opinion(context, plan, device, info, trial, trials, samples)):
+    if not trial.stand_in and (second := _second_opinion(bench, trial, trials)):
         others.append(second)
     for reference, whose in others:
         row = compare(
             reference,
             trial.outputs,
             stage=planned.id if not trial.stand_in else f"{planned.id} ({trial.stand_in})",
-            against=f"{whose}, {samples.origin}",
+            against=f"{whose}, {bench.samples.origin}",
             kind=kind,
-            limits=plan.recipe.parity,
-            classification=samples.classification,
+            limits=bench.plan.recipe.parity,
+            classification=bench.samples.classification,
         )
-        context.parity.append(row)
+        bench.context.parity.append(row)
         if not row.passed:
             trial.failure = f"its outputs differ from those of {whose} by more than {row.tolerance}"
-            context.note([Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")])
+            bench.context.note([Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")])
 
 
 def _second_opinion(
-    context: RunContext,
-    plan: Plan,
-    device: Device,
-    info: DeviceInfo,
-    trial: _Trial,
-    trials: Sequence[_Trial],
-    samples: ParityInputs,
+    bench: _Bench, trial: _Trial, trials: Sequence[_Trial]
 ) -> tuple[tuple[np.ndarray, ...], str] | None:
     """What another runtime makes of the same graph: another candidate where there is one, else a witness."""
     planned = trial.built.planned
@@ -166,73 +163,71 @@ def _second_opinion(
         same = other.built.planned.precision == planned.precision and not other.stand_in and other.outputs
         if same and other.built.planned.rules.name != planned.rules.name:
             return other.outputs, other.built.planned.rules.name
-    witness = build_witness(context, plan, trial.built)
+    witness = build_witness(bench.context, bench.plan, trial.built)
     if witness is None:
         message = "No second runtime is installed here; the engine was compared with PyTorch only."
-        context.note([Event(kind="fallback", stage=planned.id, message=message)])
+        bench.context.note([Event(kind="fallback", stage=planned.id, message=message)])
         return None
     stand = _Trial(built=trial.built, engine=witness.engine, key=witness.key)
     label = f"run {planned.id}'s graph as {witness.label}"
-    return _collect(context, plan, device, info, stand, samples.split, label), witness.label
+    return _collect(bench, stand, bench.samples.split, label), witness.label
 
 
-def _collect(
-    context: RunContext, plan: Plan, device: Device, info: DeviceInfo, trial: _Trial, split: Split, label: str
-) -> tuple[np.ndarray, ...]:
+def _collect(bench: _Bench, trial: _Trial, split: Split, label: str) -> tuple[np.ndarray, ...]:
     if trial.engine is None:
         raise DeviceError("There is no engine to run.", got=trial.built.planned.id)
-    outputs = collect(context, device, info, trial.engine, trial.key, split, label, plan.recipe.export.batch)
+    batch = bench.plan.recipe.export.batch
+    outputs = collect(
+        bench.context, bench.device, bench.info, trial.engine, key=trial.key, split=split, label=label, batch=batch
+    )
     return tuple(outputs[spec.name] for spec in trial.engine.outputs)
 
 
-def _test_outputs(
-    context: RunContext, plan: Plan, device: Device, info: DeviceInfo, trials: Sequence[_Trial], data: Dataset | None
-) -> dict[str, tuple[np.ndarray, ...]]:
+def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, tuple[np.ndarray, ...]]:
     """Outputs on the whole test split, by candidate."""
-    if data is None:
+    if bench.data is None:
         return {}
-    test = data.splits["test"]
+    test = bench.data.splits["test"]
     return {
-        trial.built.planned.id: _collect(context, plan, device, info, trial, test, f"evaluate {trial.built.planned.id}")
+        trial.built.planned.id: _collect(bench, trial, test, f"evaluate {trial.built.planned.id}")
         for trial in trials
         if trial.engine is not None
     }
 
 
-def _speed(
-    context: RunContext,
-    plan: Plan,
-    device: Device,
-    info: DeviceInfo,
-    trials: Sequence[_Trial],
-    samples: ParityInputs,
-) -> dict[str, Figures]:
+def _speed(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, Figures]:
     engines = {t.built.planned.id: (t.engine, t.key) for t in trials if t.engine is not None and not t.stand_in}
-    if not plan.measured_here or not engines:
+    if not bench.plan.measured_here or not engines:
         return {}
     first = next(iter(engines.values()))[0]
-    sample = {spec.name: array for spec, array in zip(first.inputs, samples.arrays, strict=True)}
+    sample = {spec.name: array for spec, array in zip(first.inputs, bench.samples.arrays, strict=True)}
     references = {t.built.planned.id: f"{t.built.planned.rules.name}-fp32" for t in trials}
     references = {name: other for name, other in references.items() if name != other}
-    config, batch = plan.recipe.measure, plan.recipe.export.batch
-    return measure_speed(context, device, info, engines, references, sample, config, batch)
+    return measure_speed(
+        bench.context,
+        bench.device,
+        bench.info,
+        engines,
+        references=references,
+        sample=sample,
+        config=bench.plan.recipe.measure,
+        batch=bench.plan.recipe.export.batch,
+    )
 
 
 def _candidate(
-    plan: Plan,
+    bench: _Bench,
     trial: _Trial,
     trials: Sequence[_Trial],
     figures: dict[str, Figures],
     test: dict[str, tuple[np.ndarray, ...]],
-    data: Dataset | None,
-    info: DeviceInfo,
 ) -> Candidate:
     planned, engine = trial.built.planned, trial.built.engine
-    accuracy, classes = _accuracy(trial, trials, test, data, info)
-    speed, latency = _speed_figures(plan, trial, figures)
+    accuracy, classes = _accuracy(bench, trial, trials, test)
+    speed, latency = _speed_figures(bench.plan, trial, figures)
     has_size = any(m.name == "size_mib" for m in speed)
     size = [size_mib(engine)] if engine is not None and not has_size else []
-    status, reason = _status(plan, trial, figures)
+    status, reason = _status(bench.plan, trial, figures)
     return Candidate(
         id=planned.id,
         runtime=planned.rules.name,
@@ -242,7 +237,7 @@ def _candidate(
         role=planned.role,
         status=status,
         reason=reason,
-        next_command=engine.next_command if engine else None,
+        next_command=_next(engine),
         measurements=(*accuracy, *speed, *size),
         latency_ms=latency,
         classes=classes,
@@ -264,23 +259,19 @@ def _status(
 
 
 def _accuracy(
-    trial: _Trial,
-    trials: Sequence[_Trial],
-    test: dict[str, tuple[np.ndarray, ...]],
-    data: Dataset | None,
-    info: DeviceInfo,
+    bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, tuple[np.ndarray, ...]]
 ) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
     planned = trial.built.planned
     reference = next(
         t for t in trials if t.built.planned.rules.name == planned.rules.name and t.built.planned.precision == "fp32"
     )
     mine, theirs = test.get(planned.id), test.get(reference.built.planned.id)
-    if data is None or mine is None or theirs is None:
-        reason = "no data was given" if data is None else "no runtime here can run the graph"
+    if bench.data is None or mine is None or theirs is None:
+        reason = "no data was given" if bench.data is None else "no runtime here can run the graph"
         names = (("accuracy_top1_pct", "%"), ("drop_pp", "pp"), ("agreement_pct", "%"))
         return tuple(not_measured(name, unit, reason) for name, unit in names), ()
     conditions: dict[str, Any] = {"split": "test", "runtime": trial.stand_in or planned.rules.name}
-    return judge_outputs(theirs, mine, data, info.name, conditions)
+    return judge_outputs(theirs, mine, bench.data, bench.info.name, conditions)
 
 
 def _speed_figures(
@@ -291,3 +282,8 @@ def _speed_figures(
         reason = trial.failure or plan.measured_reason
         return tuple(not_measured(name, unit, reason) for name, unit in _SPEED), ()
     return mine.measurements, mine.latency_ms
+
+
+def _next(engine: Engine | None) -> str | None:
+    """What is to be run on the device, seen from the bundle's folder."""
+    return f"cd engine && {engine.next_command}" if engine is not None and engine.next_command else None

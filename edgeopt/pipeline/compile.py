@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -98,8 +99,8 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
         samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
         graphs = _graphs(run, samples)
         built = [build_engine(context, plan, planned, graphs[planned.precision]) for planned in plan.candidates]
-        judged = judge_candidates(context, plan, run.device, built, samples, data)
-        return ship(context, options, plan, run.loaded.model, data, judged, samples)
+        judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
+        return ship(context, options, plan, model=run.loaded.model, data=data, judged=judged, samples=samples)
 
 
 def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:
@@ -130,11 +131,21 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_
         loaded = _load(context, options)
         data = None
         if options.data is not None:
-            data = load_data(options.data, inputs=loaded.model.inputs, outputs=loaded.model.outputs, seed=options.seed)
+            data = _read_data(context, options, loaded)
         context.note([Event(kind="fallback", stage="plan", message=line) for line in plan.left_out])
         yield _Run(context=context, plan=plan, loaded=loaded, data=data, device=device)
     finally:
         cache.close()
+
+
+def _read_data(context: RunContext, options: CompileOptions, loaded: Loaded) -> Dataset:
+    begun, model = time.perf_counter(), loaded.model
+    data = load_data(
+        options.data, inputs=model.inputs, outputs=model.outputs, seed=options.seed, progress=context.progress
+    )
+    context.record("read and check the data", time.perf_counter() - begun)
+    context.note(data.events)
+    return data
 
 
 def _plan(options: CompileOptions) -> Plan:
@@ -188,7 +199,7 @@ def _graphs(run: _Run, samples: ParityInputs) -> dict[str, Graph]:
     """The portable graph of each precision in the plan."""
     graphs = {"fp32": float_graph(run.context, run.loaded, run.plan, samples)}
     if run.plan.precision == "int8" and run.data is not None:
-        graphs["int8"] = int8_graph(run.context, run.loaded, run.plan, samples, run.data, graphs["fp32"])
+        graphs["int8"] = int8_graph(run.context, run.loaded, run.plan, samples, data=run.data, base=graphs["fp32"])
     if run.plan.precision == "fp16":
         graphs["fp16"] = float16_graph(run.context, run.loaded, run.plan, samples, graphs["fp32"])
     return graphs

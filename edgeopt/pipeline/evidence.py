@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ def collect(
     device: Device,
     info: DeviceInfo,
     engine: Engine,
+    *,
     key: str,
     split: Split,
     label: str,
@@ -86,6 +87,7 @@ def measure_speed(
     device: Device,
     info: DeviceInfo,
     engines: Mapping[str, tuple[Engine, str]],
+    *,
     references: Mapping[str, str],
     sample: Mapping[str, np.ndarray],
     config: Measure,
@@ -110,7 +112,7 @@ def measure_speed(
             progress=context.progress,
             seed=context.seed,
         )
-        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         figures = {}
         for name, one in made.items():
             ratio = [latency_ratio(one, made[references[name]])] if references.get(name) in made else []

@@ -77,7 +77,7 @@ def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Parity
 
 
 def int8_graph(
-    context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, data: Dataset, base: Graph
+    context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, *, data: Dataset, base: Graph
 ) -> Graph:
     """Quantize as the recipe says, export, and hold the graph against ``base``'s FP32 PyTorch outputs."""
     config = plan.recipe.step(Quantize)
@@ -95,7 +95,7 @@ def int8_graph(
     }
 
     def build(folder: Path) -> None:
-        _export_int8(folder, context, loaded, plan, samples, data, base)
+        _export_int8(folder, context, loaded, plan, samples, data=data, base=base)
 
     return _read(context.stage("quantize", "quantize to int8", key, build), context)
 
@@ -168,6 +168,7 @@ def _export_int8(
     loaded: Loaded,
     plan: Plan,
     samples: ParityInputs,
+    *,
     data: Dataset,
     base: Graph,
 ) -> None:

@@ -54,7 +54,7 @@ def open_engine(engine: Engine, threads: int | None) -> Runner:
             got=f"{engine.runtime} engine {engine.entry}",
             fix=f"Run on the device: {engine.next_command}" if engine.next_command else None,
         )
-    from edgeopt.backends.registry import BACKENDS  # noqa: PLC0415 - a bundle is read without any runtime
+    from edgeopt.backends.registry import BACKENDS
 
     return BACKENDS[engine.runtime].load(engine, threads)
 

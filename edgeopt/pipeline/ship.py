@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
+import datetime as dt
 import platform
 import shutil
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from edgeopt.bundle import layout
 from edgeopt.bundle.document import (
-    Candidate,
     DataSection,
     ModelSection,
     Report,
     SplitRow,
     TargetSection,
-    Verdict,
 )
 from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.bundle.manifest import (
@@ -65,6 +63,7 @@ def ship(
     context: RunContext,
     options: CompileOptions,
     plan: Plan,
+    *,
     model: TrainedModel,
     data: Dataset | None,
     judged: Judged,
@@ -80,13 +79,36 @@ def ship(
     chosen, verdict, headline = select(judged.candidates, plan.recipe.limits, plan.recipe.objective)
     candidates = tuple(c.model_copy(update={"shipped": c.id == chosen}) for c in judged.candidates)
     built = next(b for b in judged.built if b.planned.id == chosen)
+    if data is None and plan.recipe_reason:
+        headline = (plan.recipe_reason, *headline)
+    layers = next((b.graph.layers for b in judged.built if b.graph.layers), [])
     started = time.perf_counter()
 
+    def report() -> Report:
+        return Report(
+            edgeopt_version=__version__,
+            created=_now(),
+            command=options.command,
+            seed=options.seed,
+            headline=headline,
+            model=_model_section(model),
+            target=_target_section(plan),
+            recipe=plan.recipe.model_dump(mode="json"),
+            objective=plan.recipe.objective,
+            data=_data_section(data),
+            device=judged.info,
+            candidates=candidates,
+            verdict=verdict,
+            parity=tuple(context.parity),
+            layers=tuple(layers),
+            stages=tuple(context.stages),
+            events=tuple(context.events),
+        )
+
     def fill(folder: Path) -> None:
-        _fill(folder, plan, model, built, judged, samples)
+        _fill(folder, plan, model, built, judged=judged, samples=samples)
         context.record("write the bundle", time.perf_counter() - started)
-        report = _report(context, options, plan, model, data, judged, candidates, verdict, headline)
-        write_report(report, folder)
+        write_report(report(), folder)
 
     def manifest(_: Path) -> Manifest:
         return _manifest(options, plan, model, data, built)
@@ -105,7 +127,9 @@ def _demand_one(judged: Judged) -> None:
         )
 
 
-def _fill(folder: Path, plan: Plan, model: TrainedModel, built: Built, judged: Judged, samples: ParityInputs) -> None:
+def _fill(
+    folder: Path, plan: Plan, model: TrainedModel, built: Built, *, judged: Judged, samples: ParityInputs
+) -> None:
     """Everything but the reports and the manifest."""
     if built.engine is None:
         raise GraphError("The chosen candidate has no engine.", got=built.planned.id)
@@ -118,56 +142,28 @@ def _fill(folder: Path, plan: Plan, model: TrainedModel, built: Built, judged: J
     layout.write_yaml(folder / layout.TARGET, plan.target)
     count = min(layout.MAX_REFERENCE_SAMPLES, len(samples.arrays[0]))
     outputs = judged.outputs[built.planned.id] or built.graph.reference
-    layout.write_reference(
-        folder,
-        {spec.name: array[:count] for spec, array in zip(model.inputs, samples.arrays, strict=True)},
-        {spec.name: array[:count] for spec, array in zip(model.outputs, outputs, strict=True)},
+    given = {spec.name: array[:count] for spec, array in zip(model.inputs, samples.arrays, strict=True)}
+    wanted = {spec.name: array[:count] for spec, array in zip(model.outputs, outputs, strict=True)}
+    layout.write_reference(folder, given, wanted)
+    if built.engine.status == "not_built":  # whoever builds it on the device verifies it there
+        layout.write_reference(folder / layout.ENGINE, given, wanted)
+
+
+def _model_section(model: TrainedModel) -> ModelSection:
+    return ModelSection(
+        name=model.name,
+        format=model.format,
+        sha256=model.sha256,
+        parameters=model.parameters,
+        inputs=model.inputs,
+        outputs=model.outputs,
     )
 
 
-def _report(
-    context: RunContext,
-    options: CompileOptions,
-    plan: Plan,
-    model: TrainedModel,
-    data: Dataset | None,
-    judged: Judged,
-    candidates: tuple[Candidate, ...],
-    verdict: Verdict,
-    headline: tuple[str, ...],
-) -> Report:
-    layers = next((b.graph.layers for b in judged.built if b.graph.layers), [])
-    first = (plan.recipe_reason,) if plan.recipe_reason and data is None else ()
-    return Report(
-        edgeopt_version=__version__,
-        created=_now(),
-        command=options.command,
-        seed=options.seed,
-        headline=(*first, *headline),
-        model=ModelSection(
-            name=model.name,
-            format=model.format,
-            sha256=model.sha256,
-            parameters=model.parameters,
-            inputs=model.inputs,
-            outputs=model.outputs,
-        ),
-        target=TargetSection(
-            name=plan.target.name,
-            title=plan.target.title,
-            measured_here=plan.measured_here,
-            reason=plan.measured_reason,
-        ),
-        recipe=plan.recipe.model_dump(mode="json"),
-        objective=plan.recipe.objective,
-        data=_data_section(data),
-        device=judged.info,
-        candidates=candidates,
-        verdict=verdict,
-        parity=tuple(context.parity),
-        layers=tuple(layers),
-        stages=tuple(context.stages),
-        events=tuple(context.events),
+def _target_section(plan: Plan) -> TargetSection:
+    target = plan.target
+    return TargetSection(
+        name=target.name, title=target.title, measured_here=plan.measured_here, reason=plan.measured_reason
     )
 
 
@@ -190,13 +186,16 @@ def _manifest(options: CompileOptions, plan: Plan, model: TrainedModel, data: Da
     engine, planned = built.engine, built.planned
     if engine is None:
         raise GraphError("The chosen candidate has no engine.", got=planned.id)
-    batch = engine.inputs[0].batch
-    meaning = data.contract if data is not None else InputContract()
-    inputs: list[InputRecord] = []
-    for index, spec in enumerate(model.inputs):
-        # The data's contract speaks of the first input: images, features.
-        known: dict[str, Any] = {} if index else {name: getattr(meaning, name) for name in _MEANING}
-        inputs.append(InputRecord(name=spec.name, dtype=spec.dtype, shape=spec.shape, **known))
+    meanings = data.contracts if data is not None else {}
+    inputs = tuple(
+        InputRecord(
+            name=spec.name,
+            dtype=spec.dtype,
+            shape=spec.shape,
+            **dataclasses.asdict(meanings.get(spec.name, InputContract())),
+        )
+        for spec in model.inputs
+    )
     return Manifest(
         edgeopt_version=__version__,
         versions=_versions(),
@@ -211,26 +210,14 @@ def _manifest(options: CompileOptions, plan: Plan, model: TrainedModel, data: Da
         runtime_version=engine.runtime_version,
         precision=planned.precision,
         dialect=planned.rules.dialect if planned.precision == "int8" else "float",
-        engine=EngineRecord(
-            entry=engine.entry,
-            status=engine.status,
-            options=dict(engine.options),
-            next_command=engine.next_command,
-            batch=batch if isinstance(batch, int) else None,
-            inputs=engine.inputs,
-            outputs=engine.outputs,
-            events=engine.events,
-        ),
+        engine=EngineRecord.of(engine),
         contract=Contract(
-            inputs=tuple(inputs),
+            inputs=inputs,
             outputs=tuple(OutputRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in model.outputs),
             classes=data.classes if data else (),
         ),
         data=DataRecord(name=data.name, fingerprint=data.fingerprint, splits=_splits(data)) if data else None,
     )
-
-
-_MEANING = ("layout", "value_range", "mean", "std", "preprocessing")
 
 
 def _versions() -> dict[str, str]:
@@ -244,4 +231,4 @@ def _versions() -> dict[str, str]:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
