@@ -21,9 +21,7 @@ WEIGHTS = hnp.arrays(
 @settings(deadline=None)
 @given(WEIGHTS, st.sampled_from([63, 127]), st.booleans())
 def test_a_weight_moves_by_half_a_step_at_most_and_stays_in_its_symmetric_range(weight, limit, per_channel):
-    stored, scale = quantize_weight(
-        torch.from_numpy(weight), torch.tensor(SCALE_FLOOR), limit, per_channel=per_channel
-    )
+    stored, scale = quantize_weight(torch.from_numpy(weight), torch.tensor(SCALE_FLOOR), limit, per_channel=per_channel)
     values, steps = weight.astype(np.float64), scale.double().numpy()
     axis = tuple(range(1, weight.ndim)) if per_channel else None
     expected = np.maximum(np.abs(values).max(axis=axis) / limit, SCALE_FLOOR)

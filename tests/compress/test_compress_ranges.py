@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeopt.compress.ranges import INT8_MAX, INT8_MIN, SCALE_FLOOR, Histogram, best_range, choose_range, symmetric_scale
+from edgeopt.compress.ranges import (
+    INT8_MAX,
+    INT8_MIN,
+    SCALE_FLOOR,
+    Histogram,
+    best_range,
+    choose_range,
+    symmetric_scale,
+)
 
 FLOATS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 ARRAYS = hnp.arrays(np.float32, st.integers(1, 300), elements=FLOATS)
