@@ -40,6 +40,7 @@ def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
     """
     dialect = DIALECTS[name]
     model = load_onnx(source)
+    run_passes(model, [Tidy()])  # events name nodes, and a foreign graph's may have no names
     rewrite = dialect.rewrite(model)
     run_passes(model, [Tidy()])
     save_checked(model, destination)
