@@ -20,15 +20,18 @@ def attribute(model: torch.nn.Module, name: str) -> torch.Tensor:
 
 
 def constant(model: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Register a buffer and return a get_attr node of it at the graph's insertion point.
+    """Register a constant and return a get_attr node of it at the graph's insertion point.
 
-    Dots in ``name`` become underscores; a number is appended to a name that is taken.
+    A float becomes a parameter, because torchao assigns parameters where it folds BatchNorms; the rest buffers. Dots in ``name`` become underscores; a number is appended to a name that is taken.
     """
     stem = name.replace(".", "_")
     free, number = stem, 1
     while hasattr(model, free):
         free, number = f"{stem}_{number}", number + 1
-    model.register_buffer(free, value.detach())
+    if value.is_floating_point():
+        model.register_parameter(free, torch.nn.Parameter(value.detach(), requires_grad=False))
+    else:
+        model.register_buffer(free, value.detach())
     node = model.graph.get_attr(free)
     node.meta["val"] = _fake(model.graph, value)
     return node

@@ -91,9 +91,9 @@ def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str
         if node.op != "call_function":
             continue
         if node.target in _FLOAT_OPS:
-            op, why = _FLOAT_OPS[node.target]
-            split = op != "attention" or "matmul" in rules.quantized_ops
-            found.append((node, op, why if split else "the target does not quantize matmul"))
+            kind, why = _FLOAT_OPS[node.target]
+            split = kind != "attention" or "matmul" in rules.quantized_ops
+            found.append((node, kind, why if split else "the target does not quantize matmul"))
         elif (op := _OPS.get(node.target)) is not None and not _is_bias_add(node, op, constants):
             found.append((node, op, _why_float(model, node, op, rules, constants)))
     names = _name_all([(node, op) for node, op, _ in found])
@@ -217,7 +217,7 @@ def _name(node: Node, op: str) -> str:
     path, kind = (str(stack[-1][0]), str(stack[-1][1]).rpartition(".")[2]) if stack else ("", "")
     weight = node.args[1] if op in _WEIGHTED and len(node.args) > 1 else None
     if isinstance(weight, Node) and weight.op == "get_attr":
-        owner = source_name(weight).removesuffix("weight").rstrip("._")
+        owner = source_name(weight).partition(".parametrizations.")[0].removesuffix("weight").rstrip("._")
         # A tied weight is owned elsewhere: then the computing module names the layer.
         if owner and (not path or owner == path or owner.startswith(f"{path}.")):
             return owner

@@ -17,7 +17,6 @@ A = torch.ops.aten
 CONVS = (A.conv1d.default, A.conv1d.padding, A.conv2d.default, A.conv2d.padding)
 CONV_TRANSPOSES = (A.conv_transpose1d.default, A.conv_transpose2d.input)
 BATCH_NORMS = (A.batch_norm.default, A._native_batch_norm_legit_no_training.default)  # noqa: SLF001
-_TRANSPOSES = (A.t.default, A.transpose.int, A.permute.default)
 
 
 def normalize(program: ExportedProgram, *, split_attention: bool) -> GraphModule:
@@ -50,7 +49,7 @@ def _mutates(node: Node) -> bool:
 
 
 def _unify_linear(model: GraphModule) -> None:
-    """``addmm``, ``mm`` and ``matmul`` with a constant matrix are linear layers."""
+    """``addmm``, ``mm``, ``matmul`` and ``bmm`` with a constant matrix are linear layers."""
     constants = constant_nodes(model.graph)
     for node in list(model.graph.nodes):
         bias: Any = None
@@ -58,8 +57,9 @@ def _unify_linear(model: GraphModule) -> None:
             bias, x, matrix = node.args
             if bias not in constants or bias.meta["val"].ndim != 1:
                 continue
-        elif node.target in (A.mm.default, A.matmul.default):
+        elif node.target in (A.mm.default, A.matmul.default, A.bmm.default):
             x, matrix = node.args
+            matrix = _without_broadcast(matrix)
         else:
             continue
         if matrix not in constants or x in constants or matrix.meta["val"].ndim != 2:
@@ -70,17 +70,32 @@ def _unify_linear(model: GraphModule) -> None:
         _replace(node, linear)
 
 
+def _without_broadcast(factor: Node) -> Node:
+    """The matrix that a factor repeats over the batch, as decomposition writes a linear layer; else the factor."""
+    source = factor
+    while source.target in (A.expand.default, A.view.default, A.clone.default) and isinstance(source.args[0], Node):
+        inner = source.args[0]
+        if tuple(inner.meta["val"].shape[-2:]) != tuple(source.meta["val"].shape[-2:]):
+            return factor
+        source = inner
+    return source if source.meta["val"].ndim == 2 else factor
+
+
 def _transposed(model: GraphModule, matrix: Node) -> Node:
     """A constant node with the transpose of a constant matrix; where the matrix is itself a transpose, its source."""
-    source = matrix.args[0] if matrix.op == "call_function" else None
-    if (
-        matrix.target in _TRANSPOSES
-        and isinstance(source, Node)
-        and source.meta["val"].shape[::-1] == matrix.meta["val"].shape
-        and tuple(matrix.args[1:]) in {(), (0, 1), (1, 0), (-1, -2), (-2, -1), ([1, 0],)}
-    ):
-        return source
+    if _is_transpose(matrix) and isinstance(matrix.args[0], Node):
+        return matrix.args[0]
     return _folded(model, matrix, evaluate(model, matrix).t().contiguous())
+
+
+def _is_transpose(matrix: Node) -> bool:
+    """Whether a node swaps the two axes of a matrix."""
+    if matrix.target == A.t.default:
+        return True
+    if matrix.target == A.transpose.int:
+        first, second = matrix.args[1:]
+        return {int(str(first)) % 2, int(str(second)) % 2} == {0, 1}
+    return matrix.target == A.permute.default and str(matrix.args[1]) in {"[1, 0]", "[-1, 0]", "[1, -2]", "[-1, -2]"}
 
 
 def _unify_conv(model: GraphModule) -> None:

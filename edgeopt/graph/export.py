@@ -19,7 +19,7 @@ from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
 from edgeopt.graph.export_names import mark_nodes, place_ranges
 from edgeopt.graph.export_shapes import name_shapes
-from edgeopt.graph.io import check_onnx, save_onnx
+from edgeopt.graph.io import save_checked
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.check_weights import CheckWeights
 from edgeopt.graph.passes.fold_weight_transpose import FoldWeightTranspose
@@ -96,12 +96,7 @@ def export_onnx(
     fixed = name_shapes(model, inputs, outputs, dynamic_batch=dynamic_batch)
     shared = [FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
     run_passes(model, [common.NameFixPass(), *([Simplify()] if simplify and fixed else []), *shared])
-    save_onnx(model, path)
-    try:
-        check_onnx(path)
-    except GraphError:
-        path.unlink(missing_ok=True)
-        raise
+    save_checked(model, path)
     return ExportResult(path=path, opset=opset, events=(*_foreign_ops(model), *fixed))
 
 

@@ -40,7 +40,7 @@ def mark_nodes(model: ir.Model, source: Graph, decomposed: Graph) -> None:
 
     A convolution that BatchNorm was folded into carries the BatchNorm's name: its input leads back to the convolution.
     """
-    names = _pair(source, decomposed)
+    names = _pair_weighted(source, decomposed)
     nodes = {node.name: node for node in decomposed.nodes}
     for node in model.graph:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
@@ -109,6 +109,12 @@ def _pair(source: Graph, decomposed: Graph) -> dict[str, str]:
         if len(twins) == len(nodes):
             pairs.update(zip(nodes, twins, strict=True))
     return pairs
+
+
+def _pair_weighted(source: Graph, decomposed: Graph) -> dict[str, str]:
+    """Likewise for weighted ops, whose target may change on the way: ``conv1d.padding`` becomes ``convolution``."""
+    old, new = ([node.name for node in graph.nodes if _is_weighted(node)] for graph in (source, decomposed))
+    return dict(zip(new, old, strict=True)) if len(old) == len(new) else _pair(source, decomposed)
 
 
 def _by_target(graph: Graph) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
-from edgeopt.graph.io import check_onnx, load_onnx, save_onnx
+from edgeopt.graph.io import load_onnx, save_checked
 from edgeopt.graph.passes.base import PassResult, run_passes
 from edgeopt.graph.passes.tidy import Tidy
 from edgeopt.graph.qdq import add_initializer, array_of
@@ -51,8 +51,7 @@ def convert_float16(source: Path, destination: Path, *, keep_float32: Sequence[s
     wide = _wide_nodes(model, frozenset(keep_float32), events)
     modified = _convert(model, wide)
     run_passes(model, [Tidy()])
-    save_onnx(model, destination)
-    check_onnx(destination)
+    save_checked(model, destination)
     return PassResult(path=destination, modified=modified, events=tuple(events))
 
 

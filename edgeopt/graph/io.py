@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from edgeopt.core.errors import GraphError
 
-__all__ = ["check_onnx", "initializer_bytes", "load_onnx", "save_onnx"]
+__all__ = ["check_onnx", "initializer_bytes", "load_onnx", "save_checked", "save_onnx"]
 
 _PROTOBUF_LIMIT = 2**31 - 2**20  # a message holds less than 2 GiB; 1 MiB is left for everything but the tensors
 _CHUNK = 1 << 20
@@ -65,6 +65,20 @@ def save_onnx(model: ir.Model, path: Path) -> None:
         raise GraphError(
             "The ONNX file cannot be written.", got=f"{path}: {error}", fix="Choose a writable folder with free space."
         ) from error
+
+
+def save_checked(model: ir.Model, path: Path) -> None:
+    """Write ``model`` and run ONNX's full check on it; a file that fails does not stay.
+
+    Raises:
+        GraphError: The folder cannot be written, or the graph is not valid.
+    """
+    save_onnx(model, path)
+    try:
+        check_onnx(path)
+    except GraphError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def check_onnx(path: Path) -> None:

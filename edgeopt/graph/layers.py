@@ -30,8 +30,9 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
         run: Runs an ONNX file.
 
     Returns:
-        The layer's name → dB; infinity where the two are identical. The name is that of the fx node in the float
-        program (metadata ``edgeopt.node``); in a graph that this edgeopt did not export, the output value's.
+        The layer's name → dB; infinity where the two are identical. The name is that of its fx node in the program
+        that ``int8_onnx`` was exported from (metadata ``edgeopt.node``), which is what compress's ``LayerDecision.node``
+        holds; in a graph that edgeopt did not export, the output value's.
 
     Raises:
         GraphError: The two graphs do not have the same layers.
@@ -55,7 +56,7 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
             reference = expected[mine].astype(np.float64)
             signal[index] += np.square(reference).sum()
             noise[index] += np.square(reference - actual[theirs]).sum()
-    return {name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(layers)}
+    return {name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(quantized)}
 
 
 def _layers(model: ir.Model) -> list[tuple[str, str, tuple[int, ...]]]:

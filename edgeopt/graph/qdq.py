@@ -18,8 +18,8 @@ __all__ = [
     "add_initializer",
     "array_of",
     "new_initializer",
+    "other_quantizers",
     "set_grid",
-    "unquantizable_readers",
     "weight_nodes",
     "weighted_nodes",
 ]
@@ -62,7 +62,7 @@ def activation_points(graph: ir.Graph) -> list[Point]:
     return [point for point in points if point is not None]
 
 
-def unquantizable_readers(graph: ir.Graph) -> list[ir.Node]:
+def other_quantizers(graph: ir.Graph) -> list[ir.Node]:
     """The QuantizeLinear nodes that are no ``Point``: read by another op, a graph output, per channel, or 16 bits."""
     known = {id(point.quantize) for point in activation_points(graph)}
     return [node for node in graph if node.op_type == "QuantizeLinear" and id(node) not in known]

@@ -19,8 +19,15 @@ PER_CHANNEL = Q.dequantize_per_channel.default
 LAYERS = {"resnet": 9, "mobilenet": 12, "mlp": 3, "vit": 14, "conv1d": 3, "gru": 2}
 
 
+PLAIN = {}
+
+
 def quantize(nets, name, *, target=None, seed=0, **config):
     model, shape = nets[name]
+    if target is None and not config and not seed:  # looked at from many sides: made once
+        if name not in PLAIN:
+            PLAIN[name] = STEP.run(model, make_config(), make_context(dataset(samples(128, shape))))
+        return PLAIN[name]
     context = make_context(dataset(samples(128, shape)), target, seed=seed)
     return STEP.run(model, make_config(**config), context)
 
@@ -31,8 +38,9 @@ def calls(program, target):
 
 def constants(program, target, position=0):
     """The constants that the nodes of one op read, by placeholder."""
-    lifted = program.graph_signature.inputs_to_buffers
-    named = dict(program.named_buffers())
+    signature = program.graph_signature
+    lifted = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    named = {**dict(program.named_buffers()), **dict(program.named_parameters())}
     return [named[lifted[n.args[position].name]] for n in calls(program, target)]
 
 
@@ -209,7 +217,7 @@ def test_the_same_run_twice_gives_the_same_program(nets, name):
 def test_the_program_that_came_in_is_unchanged(nets, name):
     model, _ = nets[name]
     before = digest(model.program)
-    quantize(nets, name, bias_correction=True)
+    quantize(nets, name, bias_correction=True, calibration_samples=8)
     assert digest(model.program) == before
 
 

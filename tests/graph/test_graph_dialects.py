@@ -339,6 +339,22 @@ def test_structure_says_what_a_tensor_can_be(op, nonnegative, bound):
     assert (is_nonnegative(tensor), upper_bound(tensor)) == (nonnegative, bound)
 
 
+def test_a_tensor_that_more_than_dequantize_reads_is_left_and_named(tmp_path):
+    model = small("Neg(x)", -1.0, 5.0)
+    quantizer = next(node for node in model.graph if node.op_type == "QuantizeLinear")
+    cast = ir.node("Cast", [quantizer.outputs[0]], {"to": ir.DataType.FLOAT.value}, num_outputs=1)
+    cast.outputs[0].name, cast.outputs[0].type = "raw", ir.TensorType(ir.DataType.FLOAT)
+    cast.outputs[0].shape = ir.Shape(["n"])
+    model.graph.append(cast)
+    model.graph.outputs.append(cast.outputs[0])
+    save_onnx(model, tmp_path / "a.onnx")
+    result = apply_dialect("openvino", tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert [event.node for event in result.events] == [quantizer.name or "QuantizeLinear:q"]
+    x = np.linspace(-7, 7, 50, dtype=np.float32)
+    before, after = (run_reference(tmp_path / f, {"x": x}) for f in ("a.onnx", "b.onnx"))
+    np.testing.assert_array_equal(after["raw"], before["raw"])
+
+
 def test_an_unreadable_recorded_range_is_an_error():
     model = small("Neg(x)", 0.0, 1.0)
     next(n for n in model.graph if n.op_type == "QuantizeLinear").metadata_props["edgeopt.range"] = "wide"

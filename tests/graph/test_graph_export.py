@@ -188,6 +188,37 @@ def test_each_layer_is_marked_with_its_node_in_the_program(case):
     assert marks == layers
 
 
+class Same(nn.Module):
+    """The exporter turns a convolution with named padding into another operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv1d(2, 4, 3, padding="same"), nn.Conv1d(4, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)).mean(2))
+
+
+def test_a_layer_that_changes_its_operation_is_marked_all_the_same(tmp_path):
+    program = torch.export.export(Same().eval(), (torch.zeros(3, 2, 8),))
+    x, y = (TensorSpec(name=n, dtype="float32", shape=s) for n, s in (("x", (3, 2, 8)), ("y", (3, 10))))
+    export_onnx(program, [x], [y], tmp_path / "m.onnx", opset=20)
+    marks = [p.value for node in onnx.load(tmp_path / "m.onnx").graph.node for p in node.metadata_props]
+    assert marks == ["conv1d", "conv1d_1", "linear"]
+
+
+def test_a_graph_that_is_not_valid_does_not_stay(case, tmp_path, monkeypatch):
+    net = case("mlp")
+
+    def refuse(*_, **__):
+        raise onnx.checker.ValidationError("made to fail")
+
+    monkeypatch.setattr("onnx.checker.check_model", refuse)
+    with pytest.raises(GraphError, match=r"not valid ONNX.*made to fail"):
+        export_onnx(net.program, net.inputs, net.outputs, tmp_path / "m.onnx", opset=20)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [

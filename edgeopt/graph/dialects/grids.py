@@ -10,9 +10,9 @@ import onnx_ir as ir
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
 from edgeopt.graph.passes.hoist_quantize import MOVES
-from edgeopt.graph.qdq import Point, activation_points, array_of, set_grid, weighted_nodes
+from edgeopt.graph.qdq import Point, activation_points, array_of, other_quantizers, set_grid, weighted_nodes
 
-__all__ = ["is_nonnegative", "regrid", "unquantized_outputs", "upper_bound"]
+__all__ = ["is_nonnegative", "left_alone", "regrid", "unquantized_outputs", "upper_bound"]
 
 _LEVELS = 255
 _MARGIN = 1 / 16  # of the seen span, on each side: unseen data reach a little further
@@ -67,6 +67,19 @@ def regrid(model: ir.Model, dtype: str) -> bool:
         same = same and scale == point.scale
         set_grid(model.graph, point, scale, zero - shift, dtype)
     return same
+
+
+def left_alone(model: ir.Model) -> list[Event]:
+    """One event per QuantizeLinear that ``regrid`` does not rewrite, as more than DequantizeLinear reads it."""
+    return [
+        Event(
+            kind="fallback",
+            stage="dialect",
+            message="This tensor keeps its encoding: it is not read by DequantizeLinear alone, or not 8 bits per tensor.",
+            node=node.name,
+        )
+        for node in other_quantizers(model.graph)
+    ]
 
 
 def is_nonnegative(value: ir.Value | None, depth: int = 64) -> bool:

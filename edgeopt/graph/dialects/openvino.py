@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeopt.graph.dialects.base import Rewrite
-from edgeopt.graph.dialects.grids import regrid
+from edgeopt.graph.dialects.grids import left_alone, regrid
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 
@@ -20,7 +20,7 @@ class OpenVino:
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write every activation as uint8."""
         run_passes(model, [OwnZeroPoints()])
-        return Rewrite(same_points=regrid(model, "uint8"))
+        return Rewrite(same_points=regrid(model, "uint8"), events=tuple(left_alone(model)))
 
 
 DIALECT = OpenVino()

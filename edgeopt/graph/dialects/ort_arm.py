@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeopt.graph.dialects.base import Rewrite
-from edgeopt.graph.dialects.grids import regrid, unquantized_outputs
+from edgeopt.graph.dialects.grids import left_alone, regrid, unquantized_outputs
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.check_weights import CheckWeights
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
@@ -34,7 +34,7 @@ class OrtArm:
         same = regrid(model, "int8")
         same = not run_passes(model, [QuantizeBias()]) and same
         run_passes(model, [HoistQuantize(), OwnZeroPoints()])
-        return Rewrite(same_points=same, events=tuple(unquantized_outputs(model, "ONNX Runtime")))
+        return Rewrite(same_points=same, events=(*left_alone(model), *unquantized_outputs(model, "ONNX Runtime")))
 
 
 DIALECT = OrtArm()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeopt.core.registry import Registry
 from edgeopt.graph.dialects.base import Dialect, DialectResult
-from edgeopt.graph.io import check_onnx, load_onnx, save_onnx
+from edgeopt.graph.io import load_onnx, save_checked
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.tidy import Tidy
 
@@ -40,8 +40,8 @@ def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
     """
     dialect = DIALECTS[name]
     model = load_onnx(source)
+    run_passes(model, [Tidy()])  # events name nodes, and a foreign graph's may have no names
     rewrite = dialect.rewrite(model)
     run_passes(model, [Tidy()])
-    save_onnx(model, destination)
-    check_onnx(destination)
+    save_checked(model, destination)
     return DialectResult(path=destination, same_points=rewrite.same_points, events=rewrite.events)
