@@ -97,7 +97,7 @@ def test_a_layer_called_twice_is_corrected_per_call():
 
 
 class InPlace(nn.Module):
-    """One tensor, read before and after an in-place ReLU: two values under one name, which need a Q each."""
+    """A view, read before and after an in-place ReLU of its base: two values in one node, which need a Q each."""
 
     def __init__(self):
         super().__init__()
@@ -105,9 +105,10 @@ class InPlace(nn.Module):
 
     def forward(self, x):
         x = self.first(x)
-        y = self.before(x)
+        view = x.unsqueeze(1)
+        y = self.before(view)
         F.relu(x, inplace=True)
-        return torch.cat([y, self.after(x)], 1)
+        return torch.cat([y, self.after(view)], 1)
 
 
 def test_a_tensor_changed_in_place_is_quantized_before_and_after():
