@@ -180,6 +180,7 @@ def _build_ahead_of_time(
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         made = Path(folder) / RTX_ENGINE
         arguments = ["--onnx", str(model), "--output", str(made), "--module", "tensorrt_rtx"]
+        arguments += ["--timing-cache", str(Path(folder) / "timing.cache")]
         report = run_build(*arguments, *_flags(settings), "--ahead-of-time", str(capability))
         if report.error is not None and not report.parsed:
             raise BackendError(f"TensorRT-RTX {report.version} refuses the graph.", got=report.error.rstrip("."))

@@ -18,6 +18,8 @@ from edgeopt.core.fingerprint import hash_file
 
 __all__ = ["Bundle", "Problem", "load_bundle", "verify_files"]
 
+_BUILT_BESIDE = ("layers.json", "timing.cache")  # what TensorRT leaves beside the plan it builds
+
 
 @dataclass(frozen=True, kw_only=True)  # no slots: ``report`` is kept after the first read
 class Bundle:
@@ -52,6 +54,8 @@ class Problem:
 def load_bundle(path: Path | str, *, complete: bool = True) -> Bundle:
     """Read a bundle's manifest and check that every file it lists is there. Contents are not hashed.
 
+    An engine that the manifest has as not built, and that is there, was built by the device: it counts as built.
+
     Args:
         path: The bundle's folder.
         complete: False lets files be missing, for whoever wants to list what is (``verify_files``).
@@ -75,12 +79,13 @@ def load_bundle(path: Path | str, *, complete: bool = True) -> Bundle:
     record = manifest.engine
     if record.status == "built" and f"{ENGINE}/{record.entry}" not in manifest.files:
         raise BundleError("The bundle's engine is not among its files.", got=f"{ENGINE}/{record.entry}")
+    made_here = record.status == "not_built" and (directory / ENGINE / record.entry).is_file()
     engine = Engine(
         runtime=manifest.runtime,
         runtime_version=manifest.runtime_version,
         directory=directory / ENGINE,
         entry=record.entry,
-        status=record.status,
+        status="built" if made_here else record.status,
         inputs=record.inputs,
         outputs=record.outputs,
         options=record.options,
@@ -91,8 +96,12 @@ def load_bundle(path: Path | str, *, complete: bool = True) -> Bundle:
 
 
 def verify_files(bundle: Bundle) -> list[Problem]:
-    """Compare every file with the manifest: changed, missing, or not listed at all. In order of their paths."""
-    problems = []
+    """Compare every file with the manifest: changed, missing, or not listed at all. In order of their paths.
+
+    What a device writes when it builds an engine that was shipped unbuilt is expected, and has no hash to compare.
+    """
+    problems, record = [], bundle.manifest.engine
+    made = {f"{ENGINE}/{name}" for name in (record.entry, *_BUILT_BESIDE) if record.status == "not_built"}
     for name, record in bundle.manifest.files.items():
         path = bundle.directory / name
         if not path.is_file():
@@ -105,7 +114,7 @@ def verify_files(bundle: Bundle) -> list[Problem]:
             problems.append(Problem(path=name, kind="changed", message="the content is not what was written (sha256)"))
     for path in bundle.directory.rglob("*"):
         name = path.relative_to(bundle.directory).as_posix()
-        if (path.is_symlink() or not path.is_dir()) and name not in bundle.manifest.files and name != MANIFEST:
+        if (path.is_symlink() or not path.is_dir()) and name not in {*bundle.manifest.files, *made, MANIFEST}:
             problems.append(Problem(path=name, kind="unexpected", message="the manifest does not list this file"))
     return sorted(problems, key=lambda problem: problem.path)
 

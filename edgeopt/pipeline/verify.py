@@ -116,7 +116,7 @@ def _why_not(bundle: Bundle, problems: tuple[Problem, ...]) -> str:
     touched = [p.path for p in problems if p.path.startswith(f"{ENGINE}/") or p.path in _REFERENCES]
     if touched:
         return f"files it needs are not as written: {', '.join(touched)}"
-    if manifest.engine.status != "built":
+    if bundle.engine.status != "built":
         command = manifest.engine.next_command
         return "the engine is not built" + (f"; on the device run: {command}" if command else "")
     if manifest.precision not in TOLERANCES:

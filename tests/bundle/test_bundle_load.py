@@ -230,3 +230,16 @@ def test_reference_arrays_that_would_run_code_are_refused(tmp_path):
     np.savez(tmp_path / "reference_inputs.npz", x=np.array([print], dtype=object))
     with pytest.raises(BundleError, match="reference samples cannot be read"):
         read_reference(tmp_path)
+
+
+def test_what_a_device_builds_into_an_unbuilt_bundle_is_expected(tmp_path):
+    engine = {"status": "not_built", "entry": "model.plan", "next_command": "python3 build_engine.py"}
+    bundle = sample_bundle(tmp_path / "linear", engine=engine)
+    assert load_bundle(bundle).engine.status == "not_built"
+    for name in ("model.plan", "layers.json", "timing.cache"):
+        (bundle / "engine" / name).write_bytes(b"built here")
+    loaded = load_bundle(bundle)
+    assert loaded.engine.status == "built"
+    assert verify_files(loaded) == []
+    (bundle / "engine" / "other.plan").write_bytes(b"not this one")
+    assert [problem.kind for problem in verify_files(loaded)] == ["unexpected"]
