@@ -122,7 +122,10 @@ def test_a_closed_bundle_frees_its_runner_and_says_that_it_is_closed(tmp_path, b
 
 
 def test_an_engine_that_is_not_built_gives_the_command_that_builds_it(tmp_path, backend):
-    path = sample_bundle(tmp_path / "linear", engine={"status": "not_built", "next_command": "python build_engine.py"})
+    path = sample_bundle(
+        tmp_path / "linear",
+        engine={"status": "not_built", "entry": "model.plan", "next_command": "python build_engine.py"},
+    )
     with pytest.raises(BundleError, match=r"not built.*Run on the device: python build_engine\.py"):
         load(path)
     assert backend.runners == []

@@ -117,7 +117,10 @@ def test_an_engine_is_not_run_when_it_or_its_references_are_not_as_written(tmp_p
 
 
 def test_an_engine_that_is_not_built_is_not_run_and_says_what_would_build_it(tmp_path, backend):
-    path = sample_bundle(tmp_path / "linear", engine={"status": "not_built", "next_command": "python build_engine.py"})
+    path = sample_bundle(
+        tmp_path / "linear",
+        engine={"status": "not_built", "entry": "model.plan", "next_command": "python build_engine.py"},
+    )
     result = verify_bundle(path)
     assert result.ok
     assert result.outputs == "not_run"
