@@ -90,6 +90,15 @@ class TestExportArchive:
         assert [path for path, _ in nodes["conv2d"].meta["nn_module_stack"].values()] == ["", "conv"]
         assert "conftest.py" in nodes["conv2d"].meta["stack_trace"]
 
+    def test_an_archive_from_a_gpu_is_loaded_on_the_cpu(self, tampered, mlp):
+        def edit(members):
+            for name in ("models/model.json", "data/weights/model_weights_config.json"):
+                members[name] = members[name].replace(
+                    b'{"type": "cpu", "index": null}', b'{"type": "cuda", "index": 0}'
+                )
+
+        same_as_module(mlp, load_model(tampered(edit)).program, 20)
+
     def test_a_dynamic_archive_is_taken_as_it_is(self, tmp_path, mlp):
         program = torch.export.export(mlp, (torch.randn(3, 20),), dynamic_shapes=({0: torch.export.Dim("rows")},))
         torch.export.save(program, tmp_path / "dynamic.pt2")
@@ -248,6 +257,7 @@ class TestTorchScript:
         model = load_model(tmp_path / "net.pt", inputs=[parse_input("image:float32[1,1,8,8]")])
         assert model.format == "torchscript"
         assert str(model.inputs[0]) == "image:float32[batch,1,8,8]"
+        assert model.parameters == sum(parameter.numel() for parameter in net.parameters())
         same_as_module(net, model.program, 1, 8, 8)
 
     def test_rows_that_depend_on_each_other_keep_the_batch(self, tmp_path):
@@ -372,9 +382,10 @@ class TestModuleInMemory:
         with pytest.raises(ModelError, match=r"rows of output 0 depend.*Give the batch as a number.*x:float32\[1,16\]"):
             load_model(MixesRows(), inputs=[parse_input("x:float32[n,16]")])
 
-    def test_what_export_cannot_take_names_the_line_and_two_ways_out(self):
+    def test_what_export_cannot_take_names_the_line_and_two_ways_out(self, capfd):
         with pytest.raises(ModelError, match=r"conftest\.py:\d+: if x\.sum\(\) > 0:.*Two ways out"):
             load_model(Branches(), inputs=[parse_input("x:float32[1,4]")])
+        assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize(
         ("texts", "match"),
