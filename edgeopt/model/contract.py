@@ -80,9 +80,9 @@ def name_dimensions(
     given_dims = {(spec.name, axis): dim for spec in given for axis, dim in enumerate(spec.shape)}
     for spec in inputs:
         for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, str) and _SYMBOL.fullmatch(dim) and dim not in names:
-                wanted = given_dims.get((spec.name, axis))
-                names[dim] = wanted if isinstance(wanted, str) else f"{spec.name}_{axis}"
+            for symbol in _SYMBOL.findall(dim) if isinstance(dim, str) else ():
+                wanted = given_dims.get((spec.name, axis)) if symbol == dim else None
+                names.setdefault(symbol, wanted if isinstance(wanted, str) else f"{spec.name}_{axis}")
 
     def renamed(dim: Dim) -> Dim:
         return dim if isinstance(dim, int) else _SYMBOL.sub(lambda match: names.get(match[0], match[0]), dim)

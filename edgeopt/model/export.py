@@ -84,7 +84,7 @@ def export_script(script: torch.jit.ScriptModule, specs: Sequence[TensorSpec]) -
         # Traced with a size that is hardly anything else in a network, every such literal is the batch.
         fixed = [spec.with_batch(_RARE) if at in sharing else spec for at, spec in enumerate(specs)]
         try:
-            traced = _graph_module(convert_script(script, fixed, batch=_RARE, sharing=sharing))
+            traced = convert_script(script, fixed, batch=_RARE, sharing=sharing)
         except ModelError as error:
             reason = error.what
         else:
@@ -92,7 +92,7 @@ def export_script(script: torch.jit.ScriptModule, specs: Sequence[TensorSpec]) -
             if isinstance(found, ExportedProgram):
                 return _out_of_training(found)
             reason = found
-    module = _graph_module(convert_script(script, specs, batch=batch, sharing=sharing))
+    module = convert_script(script, specs, batch=batch, sharing=sharing)
     if sharing and specs[sharing[0]].has_dynamic_batch:
         raise _fixed_batch(specs[sharing[0]], reason)
     program, events = _out_of_training(_trace(_named(module, specs, batch), specs, ()))

@@ -12,6 +12,7 @@ from edgeopt.core.errors import ModelError
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
 from edgeopt.core.spec import TensorSpec
+from edgeopt.model.quiet import quiet
 from edgeopt.model.trained import TrainedModel
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def load_program(directory: Path) -> ExportedProgram:
             got=str(path),
             fix="Remove the folder, and load the model again.",
         )
-    return torch.export.load(path)
+    with quiet():
+        return torch.export.load(path)
 
 
 def _save_program(program: ExportedProgram, path: Path) -> Path:

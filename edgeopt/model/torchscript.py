@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.export import ExportedProgram
+from torch import fx
 
 from edgeopt.core.errors import ModelError, UnsafeModelError
 from edgeopt.core.spec import TensorSpec
@@ -65,8 +65,8 @@ def load_script(path: Path, *, trust: bool) -> torch.jit.ScriptModule:
 
 def convert_script(
     script: torch.jit.ScriptModule, specs: Sequence[TensorSpec], *, batch: int, sharing: Sequence[int]
-) -> ExportedProgram:
-    """Convert a script for inputs of ``batch`` rows; the program's batch is static.
+) -> fx.GraphModule:
+    """Convert a script for inputs of ``batch`` rows into a graph module, with the script's parameters as its own.
 
     Raises:
         ModelError: The script fails on such inputs, or holds what the converter cannot take.
@@ -93,7 +93,21 @@ def convert_script(
             f"{first_line(error)}).",
             fix=_FALLBACK,
         ) from error
-    return program
+    module = program.module(check_guards=False)
+    if not isinstance(module, fx.GraphModule):
+        raise TypeError(type(module).__name__)
+    _restore_parameters(module, {name for name, _ in script.named_parameters()})
+    return module
+
+
+def _restore_parameters(module: fx.GraphModule, names: set[str]) -> None:
+    """The converter makes a buffer of every tensor; what the script trained becomes a parameter again."""
+    for name, tensor in list(module.named_buffers()):
+        if name in names:
+            path, _, attribute = name.rpartition(".")
+            owner = module.get_submodule(path)
+            delattr(owner, attribute)
+            owner.register_parameter(attribute, torch.nn.Parameter(tensor))
 
 
 def _refuse_reaching_code(archive: Archive) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import TwoInputs, seeded
+from model_nets import TwoInputs, seeded
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.core.errors import ModelError, UnsafeModelError
@@ -239,4 +239,4 @@ class TestStore:
 
     def test_identity_of_a_factory_is_not_known_before_it_ran(self, tmp_path, mlp):
         torch.save(mlp.state_dict(), tmp_path / "w.pt")
-        assert identify(tmp_path / "w.pt", factory="conftest:make_mlp") is None
+        assert identify(tmp_path / "w.pt", factory="model_nets:make_mlp") is None

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import Branches, ConvNet, HardCoded, MixesRows, Mlp, Sequences, TwoInputs, seeded
+from model_nets import Branches, ConvNet, HardCoded, MixesRows, Mlp, Sequences, TwoInputs, seeded
 from torch import nn
 
 from edgeopt.core.errors import ModelError, UnsafeModelError
@@ -16,7 +16,7 @@ from edgeopt.core.spec import TensorSpec, parse_input
 from edgeopt.model.load import load_model
 from edgeopt.model.reference import reference_outputs
 
-FACTORY = "conftest:make_mlp"
+FACTORY = "model_nets:make_mlp"
 
 
 def same_as_module(module: nn.Module, program, *shape: int, seed: int = 0) -> None:
@@ -88,7 +88,16 @@ class TestExportArchive:
         torch.export.save(torch.export.export(net, (torch.randn(1, 1, 8, 8),)), tmp_path / "conv.pt2")
         nodes = {node.name: node for node in load_model(tmp_path / "conv.pt2").program.graph.nodes}
         assert [path for path, _ in nodes["conv2d"].meta["nn_module_stack"].values()] == ["", "conv"]
-        assert "conftest.py" in nodes["conv2d"].meta["stack_trace"]
+        assert "model_nets.py" in nodes["conv2d"].meta["stack_trace"]
+
+    def test_an_archive_from_a_gpu_is_loaded_on_the_cpu(self, tampered, mlp):
+        def edit(members):
+            for name in ("models/model.json", "data/weights/model_weights_config.json"):
+                members[name] = members[name].replace(
+                    b'{"type": "cpu", "index": null}', b'{"type": "cuda", "index": 0}'
+                )
+
+        same_as_module(mlp, load_model(tampered(edit)).program, 20)
 
     def test_a_dynamic_archive_is_taken_as_it_is(self, tmp_path, mlp):
         program = torch.export.export(mlp, (torch.randn(3, 20),), dynamic_shapes=({0: torch.export.Dim("rows")},))
@@ -179,10 +188,10 @@ class TestStateDict:
         assert "under 'state_dict'" in model.events[0].message
 
     def test_the_current_directory_is_importable(self, weights, tmp_path, monkeypatch):
-        (tmp_path / "my_net.py").write_text("from conftest import make_mlp as make\n")
+        (tmp_path / "my_net.py").write_text("from model_nets import make_mlp as make\n")
         monkeypatch.chdir(tmp_path)
         first = self.load(weights, factory="my_net:make")
-        (tmp_path / "my_net.py").write_text("from conftest import make_mlp as make  # edited\n")
+        (tmp_path / "my_net.py").write_text("from model_nets import make_mlp as make  # edited\n")
         del sys.modules["my_net"]
         importlib.invalidate_caches()
         second = self.load(weights, factory="my_net:make")
@@ -221,12 +230,12 @@ class TestStateDict:
     @pytest.mark.parametrize(
         ("factory", "arguments", "match"),
         [
-            ("conftest", {}, "Write it as package.module:callable"),
+            ("model_nets", {}, "Write it as package.module:callable"),
             ("no_such_module:make", {}, "cannot be imported: No module named"),
-            ("conftest:nothing_here", {}, "cannot be imported: .*nothing_here"),
-            ("conftest:make_nothing", {}, "did not return a torch.nn.Module"),
+            ("model_nets:nothing_here", {}, "cannot be imported: .*nothing_here"),
+            ("model_nets:make_nothing", {}, "did not return a torch.nn.Module"),
             (FACTORY, {"depth": "3"}, "fails.*unexpected keyword"),
-            (FACTORY, {"name": "resnet"}, r"fails at .*conftest\.py:\d+: assert name"),
+            (FACTORY, {"name": "resnet"}, r"fails at .*model_nets\.py:\d+: assert name"),
         ],
     )
     def test_a_factory_that_does_not_work(self, weights, factory, arguments, match):
@@ -248,6 +257,7 @@ class TestTorchScript:
         model = load_model(tmp_path / "net.pt", inputs=[parse_input("image:float32[1,1,8,8]")])
         assert model.format == "torchscript"
         assert str(model.inputs[0]) == "image:float32[batch,1,8,8]"
+        assert model.parameters == sum(parameter.numel() for parameter in net.parameters())
         same_as_module(net, model.program, 1, 8, 8)
 
     def test_rows_that_depend_on_each_other_keep_the_batch(self, tmp_path):
@@ -296,7 +306,9 @@ class TestPickledModule:
         return tmp_path / "module.pt"
 
     def test_it_is_refused_and_its_imports_are_listed(self, pickled):
-        with pytest.raises(UnsafeModelError, match=r"would import .*conftest\.Mlp.*torch\.nn\.modules\.linear\.Linear"):
+        with pytest.raises(
+            UnsafeModelError, match=r"would import .*model_nets\.Mlp.*torch\.nn\.modules\.linear\.Linear"
+        ):
             load_model(pickled, inputs=[parse_input("x:float32[1,20]")])
 
     def test_trust_loads_it(self, pickled, mlp):
@@ -324,9 +336,9 @@ class TestPickledModule:
             load_model(tmp_path / "class.pt", trust=True)
 
     def test_a_class_that_is_not_here_is_explained(self, pickled, monkeypatch):
-        import conftest
+        import model_nets
 
-        monkeypatch.delattr(conftest, "Mlp")
+        monkeypatch.delattr(model_nets, "Mlp")
         with pytest.raises(ModelError, match="needs the classes it was saved with"):
             load_model(pickled, trust=True)
 
@@ -372,9 +384,10 @@ class TestModuleInMemory:
         with pytest.raises(ModelError, match=r"rows of output 0 depend.*Give the batch as a number.*x:float32\[1,16\]"):
             load_model(MixesRows(), inputs=[parse_input("x:float32[n,16]")])
 
-    def test_what_export_cannot_take_names_the_line_and_two_ways_out(self):
-        with pytest.raises(ModelError, match=r"conftest\.py:\d+: if x\.sum\(\) > 0:.*Two ways out"):
+    def test_what_export_cannot_take_names_the_line_and_two_ways_out(self, capfd):
+        with pytest.raises(ModelError, match=r"model_nets\.py:\d+: if x\.sum\(\) > 0:.*Two ways out"):
             load_model(Branches(), inputs=[parse_input("x:float32[1,4]")])
+        assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize(
         ("texts", "match"),
