@@ -32,7 +32,7 @@ def convert_float16(source: Path, destination: Path, *, keep_float32: Sequence[s
     """Write ``source`` with float16 weights and activations; graph inputs and outputs keep their types.
 
     A node stays in float32, behind casts, where ONNX does not define it for float16, where it is asked for, or where
-    one of its constants has no float16 form: beyond ±65504, or so small that all of it would become zero (an epsilon).
+    one of its constants has no float16 form: beyond ±65504, or a single number that would become zero (an epsilon).
 
     Args:
         keep_float32: ONNX operator types that stay in float32.
@@ -112,8 +112,9 @@ def _obstacle(model: ir.Model, node: ir.Node) -> str | None:
         finite = np.abs(array[np.isfinite(array)])
         if finite.size and float(finite.max()) > _MAX:
             return f"constant {value.name} reaches {float(finite.max()):.3g}, float16 ends at {_MAX:.0f}"
-        if finite.size and finite.any() and not finite.astype(np.float16).any():
-            return f"constant {value.name} is at most {float(finite.max()):.3g}, which is zero in float16"
+        # a single number is an epsilon that keeps a division finite; a vector of such numbers is a bias of nothing
+        if array.size == 1 and finite.any() and not finite.astype(np.float16).any():
+            return f"constant {value.name} is {float(array.reshape(-1)[0]):.3g}, which is zero in float16"
     return None
 
 

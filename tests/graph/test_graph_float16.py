@@ -82,6 +82,12 @@ def test_an_epsilon_below_float16_keeps_its_node_in_float32(tmp_path):
     assert np.isfinite(run_reference(result.path, {"x": np.zeros((1, 2), np.float32)})["y"]).all()
 
 
+def test_a_bias_of_next_to_nothing_is_no_obstacle(tmp_path):
+    text = "g (float[n, 2] x) => (float[n, 2] y) { y = Add(x, tiny) }"
+    source = write(tmp_path / "a.onnx", text, {"tiny": np.array([1e-9, 2e-9], np.float32)})
+    assert convert_float16(source, tmp_path / "b.onnx").events == ()
+
+
 def test_an_infinite_mask_stays_infinite(tmp_path):
     text = "g (float[n, 2] x) => (float[n, 2] y) { a = Add(x, mask) y = Softmax(a) }"
     source = write(tmp_path / "a.onnx", text, {"mask": np.array([0, -np.inf], np.float32)})

@@ -185,6 +185,18 @@ def test_simplifying_that_loses_a_weight_is_an_error(monkeypatch):
         run_passes(model, [Simplify()])
 
 
+def test_a_pass_whose_promise_does_not_hold_is_named():
+    class Broken(ir.passes.InPlacePass):
+        def call(self, model):
+            return ir.passes.PassResult(model, modified=False)
+
+        def ensures(self, model):
+            raise ValueError("nothing left")
+
+    with pytest.raises(GraphError, match=r"pass Broken failed.*nothing left"):
+        run_passes(build("g (float[n] x) => (float[n] y) { y = Neg(x) }", {}), [Broken()])
+
+
 def test_tidying_removes_what_nothing_reads_and_names_every_node():
     text = "g (float[n, 2] x) => (float[n, 2] y) { dead = Neg(x) y = Mul(x, b) }"
     model = build(text, {"b": np.ones(2, np.float32)})
