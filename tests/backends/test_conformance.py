@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from conftest import conv_net, half_net, make_rules, make_target, quantized_net, two_input_net
+from backend_nets import conv_net, half_net, make_rules, make_target, quantized_net, two_input_net
 from onnx.reference import ReferenceEvaluator
 
 from edgeopt.backends.registry import BACKENDS

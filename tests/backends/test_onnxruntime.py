@@ -7,7 +7,7 @@ import platform
 import numpy as np
 import onnx
 import pytest
-from conftest import conv_net, make_rules, make_target, quantized_net
+from backend_nets import conv_net, make_rules, make_target, quantized_net
 from onnx.reference import ReferenceEvaluator
 
 from edgeopt.agent.runners import onnxruntime as runner

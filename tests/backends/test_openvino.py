@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import conv_net, make_rules, make_target, quantized_net, two_input_net
+from backend_nets import conv_net, make_rules, make_target, quantized_net, two_input_net
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -54,7 +54,7 @@ def refuse(*_, **__): raise SystemExit("a socket was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import pathlib, onnx, numpy
-from conftest import conv_net, make_rules, make_target
+from backend_nets import conv_net, make_rules, make_target
 from edgeopt.backends.registry import BACKENDS
 folder = pathlib.Path({str(tmp_path)!r})
 onnx.save(conv_net(), folder / "g.onnx"); (folder / "e").mkdir()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import conv_net, make_rules
+from backend_nets import conv_net, make_rules
 
 from edgeopt.agent.runners.contract import first_useful_line
 from edgeopt.backends import support
@@ -73,7 +73,7 @@ def test_a_runtimes_message_is_cut_to_what_it_says(message, expected):
 
 
 def test_a_graph_knows_its_inputs_and_its_quantized_nodes(save):
-    from conftest import quantized_net
+    from backend_nets import quantized_net
 
     graph = read_graph(save(quantized_net()))
     assert [str(spec) for spec in graph.inputs] == ["image:float32[batch,3,6,6]"]

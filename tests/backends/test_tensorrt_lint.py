@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from conftest import conv_net, make_rules, make_target, quantized_net, two_input_net
+from backend_nets import conv_net, make_rules, make_target, quantized_net, two_input_net
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.backends.graphs import read_graph

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stand_in_tensorrt
-from conftest import conv_net, make_rules, make_target
+from backend_nets import conv_net, make_rules, make_target
 
 from edgeopt.agent.runners import tensorrt as runner
 from edgeopt.agent.runners import tensorrt_execution

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import conv_net, make_rules, make_target, quantized_net, two_input_net
+from backend_nets import conv_net, make_rules, make_target, quantized_net, two_input_net
 from onnx import helper
 
 from edgeopt.backends import tensorrt_build

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import dataset, make_config, make_context, make_target, run, samples
+from compress_nets import dataset, make_config, make_context, make_target, run, samples
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from edgeopt.compress.bias import correct_biases, mean_errors
@@ -87,7 +87,7 @@ def test_a_layer_without_a_bias_gets_one_and_a_float_layer_keeps_its_own(nets):
 
 
 def test_a_layer_without_a_bias_gets_one():
-    from conftest import export, seeded
+    from compress_nets import export, seeded
     from torch import nn
 
     model = export(seeded(lambda: nn.Sequential(nn.Linear(6, 4, bias=False)), (6,)), (6,))

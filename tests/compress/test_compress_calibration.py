@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MLP, dataset, export, make_config, make_context, samples, seeded
+from compress_nets import MLP, dataset, export, make_config, make_context, samples, seeded
 from torch import nn
 
 from edgeopt.compress.registry import STEPS
@@ -120,7 +120,7 @@ def test_data_with_another_number_of_inputs_is_refused():
 
 MEMORY = """
 import sys
-from conftest import *
+from compress_nets import *
 from edgeopt.compress.registry import STEPS
 
 class Lazy:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import NETS, dataset, export, make_config, make_context, make_recipe, make_target, samples, seeded
+from compress_nets import NETS, dataset, export, make_config, make_context, make_recipe, make_target, samples, seeded
 
 from edgeopt.compress.registry import STEPS
 from edgeopt.core.errors import RecipeError

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import NETS, dataset, export, make_config, make_context, make_target, run, samples, seeded, sqnr_db
+from compress_nets import NETS, dataset, export, make_config, make_context, make_target, run, samples, seeded, sqnr_db
 from torch import nn
 from torch._export.converter import TS2EPConverter
 from torch.nn import functional as F

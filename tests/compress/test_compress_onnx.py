@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import NETS, dataset, make_config, make_context, make_target, run, samples, sqnr_db
+from compress_nets import NETS, dataset, make_config, make_context, make_target, run, samples, sqnr_db
 
 from edgeopt.compress.registry import STEPS
 

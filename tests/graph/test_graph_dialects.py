@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from conftest import NETS, optimized_ops, quantize, run_optimized, run_reference, smooth
+from graph_nets import NETS, optimized_ops, quantize, run_optimized, run_reference, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

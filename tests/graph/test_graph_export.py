@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NETS, make_program, run_reference, smooth, trained
+from graph_nets import NETS, make_program, run_reference, smooth, trained
 from torch import nn
 
 from edgeopt.core.errors import GraphError
@@ -154,7 +154,7 @@ class Renamed(nn.Module):
 
 
 def quantized_renamed():
-    from conftest import quantize
+    from graph_nets import quantize
 
     net = trained(Renamed, (20,))
     return quantize(make_program(net, (20,)), [torch.from_numpy(smooth(32, (20,), 10))])

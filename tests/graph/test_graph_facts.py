@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NETS
+from graph_nets import NETS
 
 from edgeopt.graph.facts import graph_facts
 

@@ -7,7 +7,7 @@ import collections
 import numpy as np
 import onnx
 import pytest
-from conftest import run_reference
+from graph_nets import run_reference
 
 from edgeopt.core.errors import GraphError
 from edgeopt.graph.float16 import convert_float16

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from conftest import run_reference
+from graph_nets import run_reference
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from conftest import run_reference
+from graph_nets import run_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
