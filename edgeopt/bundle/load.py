@@ -100,8 +100,8 @@ def verify_files(bundle: Bundle) -> list[Problem]:
 
     What a device writes when it builds an engine that was shipped unbuilt is expected, and has no hash to compare.
     """
-    problems, record = [], bundle.manifest.engine
-    made = {f"{ENGINE}/{name}" for name in (record.entry, *_BUILT_BESIDE) if record.status == "not_built"}
+    problems, engine = [], bundle.manifest.engine
+    made = {f"{ENGINE}/{name}" for name in (engine.entry, *_BUILT_BESIDE) if engine.status == "not_built"}
     for name, record in bundle.manifest.files.items():
         path = bundle.directory / name
         if not path.is_file():

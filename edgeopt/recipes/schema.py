@@ -102,12 +102,22 @@ class Measure(_Frozen):
 
 
 class ParityLimits(_Frozen):
-    """What each stage may differ by. Float stages: ``float_*``; int8 against float: ``int8_*``."""
+    """What each stage may differ by.
+
+    Attributes:
+        float_max_abs: Float against float: largest difference, relative to max(1, largest output).
+        float_cosine: Likewise: smallest cosine.
+        int8_sqnr_db: Int8 (or float16) against FP32: smallest SQNR of the outputs.
+        int8_top1_agreement: Likewise: smallest share of equal predictions.
+        export_sqnr_db: The exported int8 graph against the quantized program, which compute the same grids.
+        samples: How many samples every comparison uses.
+    """
 
     float_max_abs: Annotated[float, Field(gt=0)] = 1e-3
     float_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9999
     int8_sqnr_db: float = 10.0
     int8_top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
+    export_sqnr_db: float = 40.0
     samples: Annotated[int, Field(ge=1)] = 64
 
 
