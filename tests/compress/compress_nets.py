@@ -224,6 +224,11 @@ def make_target(**quantization: Any) -> Target:
         "residual_add": "skip",
         **quantization,
     }
+    # The schema wants the two in step: none exactly where no addition is quantized.
+    if "add" not in rules["quantized_ops"]:
+        rules["residual_add"] = "none"
+    elif rules["residual_add"] == "none":
+        rules["quantized_ops"] = tuple(op for op in rules["quantized_ops"] if op != "add")
     runtime = {
         "name": "onnxruntime",
         "dialect": "ort-x86",
