@@ -50,7 +50,9 @@ def verify(bundle: Path, *, as_json: bool) -> int:
 def _json(result: "VerifyResult") -> str:
     """NaN is no JSON: a difference that is not a number is null."""
     document = asdict(result) | {"ok": result.ok, "outputs_ok": result.outputs_ok}
-    document["rows"] = [_finite(row | {"passed": one.passed}) for row, one in zip(document["rows"], result.rows, strict=True)]
+    document["rows"] = [
+        _finite(row | {"passed": one.passed}) for row, one in zip(document["rows"], result.rows, strict=True)
+    ]
     return json.dumps(_finite(document), indent=2, allow_nan=False, default=str)
 
 
@@ -60,6 +62,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 def _show(result: "VerifyResult", bundle: Path) -> None:
     """One line for the files, one for the outputs, and every problem; what was not run is as loud as a failure."""
+    from rich.table import Table
     from rich.text import Text
 
     from edgeopt.report.format import plain
@@ -69,7 +72,9 @@ def _show(result: "VerifyResult", bundle: Path) -> None:
     styles = {"PASS": "bold green", "FAIL": "bold red", "NOT RUN": "bold yellow"}
 
     def line(status: str, text: str) -> None:
-        console.print(Text.assemble((f"{status:<9}", styles[status]), plain(text)))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Text(f"{status:<7}", style=styles[status]), Text(plain(text)))
+        console.print(grid)
 
     console.print(Text(plain(str(bundle)), style="bold"), soft_wrap=True)
     if result.files_ok:
@@ -87,4 +92,6 @@ def _show(result: "VerifyResult", bundle: Path) -> None:
     for row in result.rows:
         changed = "" if row.changed_argmax is None else f", {row.changed_argmax} changed predictions"
         mark = "" if row.passed else "OUTSIDE: "
-        console.print(bullet(plain(f"{mark}{row.name}: largest difference {row.max_abs:.3g}, allowed {row.allowed:.3g}{changed}")))
+        console.print(
+            bullet(plain(f"{mark}{row.name}: largest difference {row.max_abs:.3g}, allowed {row.allowed:.3g}{changed}"))
+        )

@@ -40,7 +40,9 @@ class _CompileCommand(GroupedCommand):
 
 @click.command("compile", cls=_CompileCommand, epilog=_EXAMPLES)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-t", "--target", metavar="NAME", required=True, help="The device: a name (edgeopt targets), or your own YAML file.")
+@click.option(
+    "-t", "--target", metavar="NAME", required=True, help="The device: a name (edgeopt targets), or your own YAML file."
+)
 @click.option(
     "-d",
     "--data",
@@ -69,9 +71,7 @@ class _CompileCommand(GroupedCommand):
     metavar="SPEC",
     help="An input as NAME:DTYPE[DIMS], where the model does not say; a dimension may be a name.",
 )
-@click.option(
-    "--factory", metavar="MODULE:CALLABLE", help="What makes the module that a state dict belongs to."
-)
+@click.option("--factory", metavar="MODULE:CALLABLE", help="What makes the module that a state dict belongs to.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="K=V", help="A keyword argument of the factory.")
 @click.option(
     "--trust-model", is_flag=True, help="Load a file that can execute code. Only for files you made yourself."
@@ -145,7 +145,10 @@ def compile_(  # one parameter per option
 
         render(report, Console(highlight=False), bundle.directory)
     if require_engine and report.shipped.status == "not_built":
-        click.echo(f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}", err=True)
+        click.echo(
+            f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}",
+            err=True,
+        )
         return 4
     return 4 if report.verdict.status == "FAIL" else 0
 

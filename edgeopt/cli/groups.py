@@ -18,7 +18,8 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section per heading."""
-        records = {p.name: record for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None}
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        records = {p.name: record for p in options if (record := p.get_help_record(ctx)) is not None}
         grouped = [(title, [records.pop(name) for name in names if name in records]) for title, names in self.groups]
         for title, rows in [*grouped, ("Other options", list(records.values()))]:
             if rows:

@@ -56,9 +56,7 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressListener]:
                 bars.remove_task(tasks.pop(progress.stage))
                 return
             title = f"{progress.stage}: {progress.part}" if progress.part else progress.stage
-            bars.update(
-                tasks[progress.stage], description=title, completed=progress.done, total=progress.total
-            )
+            bars.update(tasks[progress.stage], description=title, completed=progress.done, total=progress.total)
 
         yield listen
 

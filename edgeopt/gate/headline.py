@@ -10,9 +10,9 @@ __all__ = ["headline"]
 
 # By objective: the figure that decides, how it is written, what its being worse is called.
 _BEHIND = {
-    "latency": ("latency_p50_ms", "p50 {:.3g} ms", "slower"),
-    "size": ("size_mib", "{:.3g} MiB", "larger"),
-    "accuracy": ("accuracy_top1_pct", "top-1 {:.2f} %", "less accurate"),
+    "latency": ("latency_p50_ms", "p50 {} ms", "slower"),
+    "size": ("size_mib", "{} MiB", "larger"),
+    "accuracy": ("accuracy_top1_pct", "top-1 {} %", "less accurate"),
 }
 _CRITERION = {"latency": "fastest", "size": "smallest", "accuracy": "most accurate"}
 
@@ -81,8 +81,8 @@ def _figures(shipped: Candidate) -> str:
     parts = [
         _speed(shipped),
         "" if shipped.role == "reference" else _drop(shipped),
-        _value(shipped, "accuracy_top1_pct", "top-1 {:.2f} %"),
-        _value(shipped, "size_mib", "{:.3g} MiB"),
+        _value(shipped, "accuracy_top1_pct", "top-1 {} %"),
+        _value(shipped, "size_mib", "{} MiB"),
     ]
     text = ", ".join(part for part in parts if part)
     return f": {text}" if text else ""
@@ -90,7 +90,7 @@ def _figures(shipped: Candidate) -> str:
 
 def _speed(shipped: Candidate) -> str:
     """How fast, and how that compares with FP32 where the interval tells."""
-    p50 = _value(shipped, "latency_p50_ms", "p50 {:.3g} ms")
+    p50 = _value(shipped, "latency_p50_ms", "p50 {} ms")
     ratio = shipped.figure("latency_ratio")
     if shipped.role == "reference" or ratio is None or not ratio.value:
         return p50
@@ -120,7 +120,13 @@ def _signed(value: float) -> str:
 
 def _value(candidate: Candidate, name: str, form: str) -> str:
     found = candidate.figure(name)
-    return "" if found is None or found.value is None else form.format(found.value)
+    return "" if found is None or found.value is None else _written(form, found.value)
+
+
+def _written(form: str, value: float) -> str:
+    """A share with two decimals, anything else with three digits."""
+    share = form.endswith("%")
+    return form.format(f"{value:.2f}" if share else f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip("."))
 
 
 def _left_out(
@@ -149,10 +155,10 @@ def _left_out(
         elif own is None or best is None or own.value is None or best.value is None:
             reasons.setdefault("the objective's figure was not measured.", []).append(candidate.id)
         elif own.value > best.value if objective != "accuracy" else own.value < best.value:
-            behind.append((own.value, f"{candidate.id} ({form.format(own.value)})"))
+            behind.append((own.value, f"{candidate.id} ({_written(form, own.value)})"))
         else:
             rule = "within the noise or equal, and behind in the figure that decides ties."
-            reasons.setdefault(f"{form.format(own.value)}, {rule}", []).append(candidate.id)
+            reasons.setdefault(f"{_written(form, own.value)}, {rule}", []).append(candidate.id)
     lines = []
     if behind:
         behind.sort(reverse=objective == "accuracy")

@@ -109,7 +109,9 @@ def not_measured(report: Report) -> tuple[tuple[str, str], ...]:
         everyone = len(whose) == len(report.candidates)
         here = "the target is not here" if reason == report.target.reason and reason.rstrip(".") in said else reason
         lines.append((names_text if everyone else f"{names_text} of {', '.join(whose)}", here))
-    if not report.target.measured_here and report.target.reason not in of_figures | {c.reason for c in report.candidates}:
+    if not report.target.measured_here and report.target.reason not in of_figures | {
+        c.reason for c in report.candidates
+    }:
         lines.append(("the target itself", report.target.reason))
     return tuple((plain(who), plain(why)) for who, why in lines)
 
@@ -138,7 +140,9 @@ def limit_lines(report: Report) -> tuple[tuple[str, str], ...]:
     verdict = report.verdict
     if not verdict.limits:
         return ((verdict.status, plain(verdict.summary)),)
-    return tuple((row.status, f"{limit_text(row)}: {figure(row.figure)}. {plain(row.message)}") for row in verdict.limits)
+    return tuple(
+        (row.status, f"{limit_text(row)}: {figure(row.figure)}. {plain(row.message)}") for row in verdict.limits
+    )
 
 
 def parity_summary(report: Report) -> str:

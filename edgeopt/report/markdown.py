@@ -21,7 +21,8 @@ def to_markdown(report: Report) -> str:
     """The whole report as GitHub-flavoured Markdown; nothing from outside is taken as markup."""
     blocks = [
         f"# {_text(report.model.name)} → {_text(report.target.name)}",
-        f"**{report.verdict.status}**" + ("" if len(report.verdict.limits) == 1 else f": {_text(report.verdict.summary)}"),
+        f"**{report.verdict.status}**"
+        + ("" if len(report.verdict.limits) == 1 else f": {_text(report.verdict.summary)}"),
         _bullets(_text(line) for line in report.headline),
         *_section("Limits", _limits(report)),
         *_section("Candidates", _candidates(report)),

@@ -16,6 +16,7 @@ __all__ = [
     "worst_first",
 ]
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFigure:
     """One of the figures a reader asks for first, about the shipped candidate.
