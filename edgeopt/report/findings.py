@@ -13,6 +13,7 @@ __all__ = [
     "STATUS_WORDS",
     "Finding",
     "StageGroup",
+    "device_notes",
     "findings",
     "limit_lines",
     "not_measured",
@@ -63,8 +64,18 @@ class StageGroup:
     cached: bool
 
 
+def device_notes(report: Report) -> tuple[str, ...]:
+    """What to know when the engine is built on its device."""
+    waiting = [c for c in report.candidates if c.next_command and c.status == "not_built"]
+    return tuple(dict.fromkeys(plain(e.message) for c in waiting for e in c.events if e.kind == "note"))
+
+
 def findings(report: Report, kind: EventKind) -> tuple[Finding, ...]:
-    """Every event of this kind, of the run and of its candidates: each node once, equal messages together."""
+    """Every event of this kind, of the run and of its candidates: each node once, equal messages together.
+
+    What ``device_notes`` says is left to it.
+    """
+    elsewhere = set(device_notes(report))
     found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for candidate, events in _by_candidate(report):
         grouped: dict[tuple[str, str], list[str]] = {}
@@ -72,7 +83,7 @@ def findings(report: Report, kind: EventKind) -> tuple[Finding, ...]:
         for event in events:
             node = _node(event)
             # Of a node that the dialect and the runtime both leave in float the first says why.
-            if event.kind != kind or node in seen:
+            if event.kind != kind or node in seen or plain(event.message) in elsewhere:
                 continue
             nodes = grouped.setdefault((event.stage, event.message), [])
             if node:

@@ -10,6 +10,7 @@ from edgeopt.bundle.document import Report
 from edgeopt.core.events import EventKind
 from edgeopt.report.findings import (
     STATUS_WORDS,
+    device_notes,
     findings,
     not_measured,
     parity_figures,
@@ -24,6 +25,8 @@ from edgeopt.report.table import comparison
 
 __all__ = ["to_html"]
 
+# The other intervals are in the cell's hover text.
+_WITH_INTERVAL = ("accuracy_top1_pct", "drop_pp", "latency_p50_ms", "latency_ratio")
 _EVENTS: tuple[tuple[str, EventKind], ...] = (("Fell back", "fallback"), ("Warnings", "warning"), ("Notes", "note"))
 
 
@@ -54,6 +57,8 @@ def to_html(report: Report) -> str:
         plots=all_plots(report),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
+        device_notes=device_notes(report),
+        with_interval=_WITH_INTERVAL,
         events=[(title, found) for title, kind in _EVENTS if (found := findings(report, kind)) or kind == "fallback"],
         parity_summary=parity_summary(report),
         layer_summary=layer_summary(report),

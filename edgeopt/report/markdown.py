@@ -6,7 +6,15 @@ import json
 from collections.abc import Iterable, Sequence
 
 from edgeopt.bundle.document import Candidate, Report
-from edgeopt.report.findings import STATUS_WORDS, findings, not_measured, parity_figures, parity_summary, stand_ins
+from edgeopt.report.findings import (
+    STATUS_WORDS,
+    device_notes,
+    findings,
+    not_measured,
+    parity_figures,
+    parity_summary,
+    stand_ins,
+)
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
@@ -77,11 +85,12 @@ def _not_measured(report: Report) -> str:
 
 
 def _next(report: Report) -> str:
-    return _bullets(
+    commands = [
         f"To build {_text(c.id)}, in the bundle's folder, copied to the device: {_code(c.next_command)}"
         for c in report.candidates
         if c.next_command
-    )
+    ]
+    return _bullets([*commands, *map(_text, device_notes(report))])
 
 
 def _parity(report: Report) -> str:

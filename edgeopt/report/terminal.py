@@ -17,6 +17,7 @@ from edgeopt.bundle.layout import ENGINE, REPORT_HTML
 from edgeopt.core.events import EventKind
 from edgeopt.report.findings import (
     STATUS_WORDS,
+    device_notes,
     findings,
     limit_lines,
     not_measured,
@@ -159,9 +160,8 @@ def render_next(report: Report, console: Console, bundle: Path | None = None) ->
             command = f"cd {shlex.quote(bundle.name)}/{ENGINE} && {command.removeprefix(inside)}"
         console.print(indented("Copy the bundle's folder there, and run beside it:" if bundle else "In the bundle:"))
         console.print(Text(f"    {plain(command)}", style="bold"), soft_wrap=True)
-        for event in candidate.events:
-            if event.kind == "note" and candidate.status == "not_built":
-                console.print(indented(plain(event.message), "dim"))
+    for note in device_notes(report):
+        console.print(indented(note, "dim"))
 
 
 def _print_more(report: Report, console: Console) -> None:
