@@ -109,7 +109,7 @@ def coverage_events(stage: str, quantized: Iterable[str], left: Iterable[str], w
         f"({where}).",
     )
     # The same sentence for each, so that a report can put them together.
-    message = f"Quantized, but in float, as are {len(missed)} of {len(nodes)} quantized nodes ({where})."
+    message = f"Quantized, but runs in float ({len(missed)} of {len(nodes)} quantized nodes; {where})."
     return note, *(Event(kind="fallback", stage=stage, node=node, message=message) for node in missed)
 
 

@@ -60,10 +60,9 @@ def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:
     from edgeopt.report.format import conditions_text, figure, label
 
     console = Console(highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("")
-    table.add_column("figure", overflow="fold")
-    table.add_column("conditions", overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for row in measured:
         table.add_row(label(row.name), figure(row), conditions_text(row, ("batch", "threads")))
     console.print(table)

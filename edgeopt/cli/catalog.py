@@ -16,14 +16,14 @@ _SHOWN_ELSEWHERE = {"schema_version", "name", "title", "description", "sources",
 class _DefaultGroup(click.Group):
     """A group that lists when it is called without a command."""
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the named command, or ``list``."""
-        if not ctx.args and not ctx._protected_args:  # noqa: SLF001 - click has no public name for it
-            return ctx.invoke(self.commands["list"])
-        return super().invoke(ctx)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """An option without a command is one of ``list``; the group itself has only help."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
-@click.group(cls=_DefaultGroup, invoke_without_command=True, epilog="Example: edgeopt targets show jetson")
+@click.group(cls=_DefaultGroup, epilog="Example: edgeopt targets show jetson")
 def targets() -> None:
     """List the devices edgeopt compiles for, or explain one."""
 
@@ -87,7 +87,7 @@ def show(name: str, *, as_json: bool) -> None:
         console.print(bullet(plain(f"{source.fact.rstrip('.')}. ({source.source})")))
 
 
-@click.group(cls=_DefaultGroup, invoke_without_command=True, epilog="Example: edgeopt recipes show int8-ptq")
+@click.group(cls=_DefaultGroup, epilog="Example: edgeopt recipes show int8-ptq")
 def recipes() -> None:
     """List the shipped recipes, or print one."""
 

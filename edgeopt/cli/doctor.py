@@ -43,7 +43,11 @@ def doctor(*, as_json: bool) -> None:
     fitting = [target.name for target in list_targets() if stands_for(target, host)[0]]
     if as_json:
         runtimes = {name: asdict(availability) for name, availability in found}
-        document = {"edgeopt": __version__, "python": platform.python_version(), "host": asdict(host)}
+        document = {
+            "edgeopt": __version__,
+            "python": platform.python_version(),
+            "host": asdict(host) | {"features": sorted(host.features)},
+        }
         click.echo(json.dumps(document | {"runtimes": runtimes, "targets_measured_here": fitting}, indent=2))
         return
     from edgeopt.report.terminal import bullet, indented, section

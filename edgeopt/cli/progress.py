@@ -55,7 +55,8 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressListener]:
             if _done(progress):
                 bars.remove_task(tasks.pop(progress.stage))
                 return
-            title = f"{progress.stage}: {progress.part}" if progress.part else progress.stage
+            says_more = progress.part and not progress.stage.startswith(progress.part)
+            title = f"{progress.stage}: {progress.part}" if says_more else progress.stage
             bars.update(tasks[progress.stage], description=title, completed=progress.done, total=progress.total)
 
         yield listen

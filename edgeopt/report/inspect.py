@@ -129,4 +129,13 @@ def _classes(classes: tuple[str, ...]) -> str:
 
 
 def _pairs(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+    """Names and values; what is inside a value is written out, and what is empty left out."""
+    parts = []
+    for name, value in sorted(values.items()):
+        if isinstance(value, Mapping):
+            parts.append(_pairs(value))
+        elif isinstance(value, (list, tuple)):
+            parts.append(f"{name} {' '.join(map(str, value))}" if value else "")
+        else:
+            parts.append(f"{name} {value}")
+    return ", ".join(part for part in parts if part)
