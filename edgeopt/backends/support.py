@@ -108,10 +108,9 @@ def coverage_events(stage: str, quantized: Iterable[str], left: Iterable[str], w
         message=f"{len(nodes) - len(missed)} of {len(nodes)} quantized convolutions and matrix products run in int8 "
         f"({where}).",
     )
-    return note, *(
-        Event(kind="fallback", stage=stage, node=node, message=f"Quantized, but runs in float ({where}).")
-        for node in missed
-    )
+    # The same sentence for each, so that a report can put them together.
+    message = f"Quantized, but runs in float ({len(missed)} of {len(nodes)} quantized nodes; {where})."
+    return note, *(Event(kind="fallback", stage=stage, node=node, message=message) for node in missed)
 
 
 def wrap(what: str, error: BaseException) -> BackendError:

@@ -94,6 +94,7 @@ class TensorRTBackend:
         (directory / "trtexec.sh").write_text(_trtexec(read, settings))
         (directory / "trtexec.sh").chmod(0o755)
         built = _build(read, model, target, directory)
+        other_way = Event(kind="note", stage="compile", message="engine/trtexec.sh is the same build with trtexec.")
         return Engine(
             runtime=self.name,
             runtime_version=built.version or rules.versions,
@@ -104,7 +105,7 @@ class TensorRTBackend:
             outputs=read.outputs,
             options={"module": built.module},
             next_command=None if built.done else NEXT_COMMAND,
-            events=events + built.events,
+            events=(*events, *(() if built.done else (other_way,)), *built.events),
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:

@@ -57,17 +57,19 @@ def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(TypeAdapter(list[Measurement]).dump_python(list(measured), mode="json"), indent=2))
         return
-    from edgeopt.report.format import figure
+    from edgeopt.report.format import conditions_text, figure, label
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_column("conditions", overflow="fold")
-    for row in measured:
-        shown = ("batch", "threads", "runtime")
-        conditions = ", ".join(f"{key} {row.conditions[key]}" for key in shown if key in row.conditions)
-        table.add_row(row.name, figure(row), conditions)
     console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for row in measured:
+        table.add_row(label(row.name), figure(row), conditions_text(row, ("batch", "threads")))
     console.print(table)
-    if measured and (device := next((row.device for row in measured if row.device), None)):
-        console.print(f"Measured on: {device}")
+    first = next((row for row in measured if row.device), None)
+    if first is not None:
+        where = conditions_text(first, ("runtime", "data", "split"))
+        console.print(
+            f"\n[low, high]: 95 % interval. Measured on {first.device}" + (f"; {where}." if where else "."),
+            markup=False,
+        )

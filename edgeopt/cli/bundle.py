@@ -1,10 +1,16 @@
 """``edgeopt inspect`` and ``edgeopt verify``: what a bundle is, and whether it still is that."""
 
+import json
+import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from edgeopt.pipeline.verify import VerifyResult
 
 __all__ = ["inspect", "verify"]
 
@@ -35,9 +41,57 @@ def verify(bundle: Path, *, as_json: bool) -> int:
 
     result = verify_bundle(bundle)
     if as_json:
-        import json
-
-        click.echo(json.dumps(asdict(result), indent=2, default=str))
+        click.echo(_json(result))
     else:
-        click.echo(str(result))
+        _show(result, bundle)
     return 0 if result.ok else 1
+
+
+def _json(result: "VerifyResult") -> str:
+    """NaN is no JSON: a difference that is not a number is null."""
+    document = asdict(result) | {"ok": result.ok, "outputs_ok": result.outputs_ok}
+    document["rows"] = [
+        _finite(row | {"passed": one.passed}) for row, one in zip(document["rows"], result.rows, strict=True)
+    ]
+    return json.dumps(_finite(document), indent=2, allow_nan=False, default=str)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def _show(result: "VerifyResult", bundle: Path) -> None:
+    """One line for the files, one for the outputs, and every problem; what was not run is as loud as a failure."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgeopt.report.format import plain
+    from edgeopt.report.terminal import bullet
+
+    console = Console(highlight=False)
+    styles = {"PASS": "bold green", "FAIL": "bold red", "NOT RUN": "bold yellow"}
+
+    def line(status: str, text: str) -> None:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Text(f"{status:<7}", style=styles[status]), Text(plain(text)))
+        console.print(grid)
+
+    console.print(Text(plain(str(bundle)), style="bold"), soft_wrap=True)
+    if result.files_ok:
+        line("PASS", f"files: all {result.files} are as they were written")
+    else:
+        line("FAIL", f"files: {len(result.problems)} of {result.files} are not as they were written")
+        for problem in result.problems:
+            console.print(bullet(plain(str(problem))))
+    if result.outputs == "not_run":
+        line("NOT RUN", f"outputs: {result.reason}")
+        console.print(Text("The files were checked, the outputs were NOT.", style=styles["NOT RUN"]))
+        return
+    words = f"outputs: {result.samples} reference samples, tolerance {result.tolerance}"
+    line("PASS" if result.outputs_ok else "FAIL", words)
+    for row in result.rows:
+        changed = "" if row.changed_argmax is None else f", {row.changed_argmax} changed predictions"
+        mark = "" if row.passed else "OUTSIDE: "
+        console.print(
+            bullet(plain(f"{mark}{row.name}: largest difference {row.max_abs:.3g}, allowed {row.allowed:.3g}{changed}"))
+        )

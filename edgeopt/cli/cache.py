@@ -36,9 +36,15 @@ def info(*, as_json: bool) -> None:
 
 @cache.command(epilog="Example: edgeopt cache clear")
 @click.option(
-    "--older-than", "days", type=click.FloatRange(min=0), default=0.0, help="Only what was not used for DAYS."
+    "--older-than",
+    "days",
+    metavar="DAYS",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Only what was not used for DAYS.",
 )
-def clear(*, days: float) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def clear(*, days: float, as_json: bool) -> None:
     """Delete what earlier runs kept; the next run makes it anew."""
     freed = StageCache().clear(older_than_s=days * 86400)
-    click.echo(f"Freed {freed / 2**20:.1f} MiB.")
+    click.echo(json.dumps({"freed_bytes": freed}) if as_json else f"Freed {freed / 2**20:.1f} MiB.")

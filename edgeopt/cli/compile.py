@@ -1,6 +1,5 @@
 """``edgeopt compile``: the whole story."""
 
-import json
 import logging
 import shlex
 import sys
@@ -11,30 +10,46 @@ import click
 from rich.console import Console
 
 from edgeopt.bundle.layout import report_json
+from edgeopt.cli.groups import GroupedCommand
+from edgeopt.cli.plan import show_plan
 from edgeopt.cli.progress import progress_bars
 from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.spec import parse_input
 from edgeopt.pipeline.compile import compile_model, dry_run
 from edgeopt.pipeline.options import CompileOptions
-from edgeopt.pipeline.plan import Plan
 
 __all__ = ["compile_"]
 
 _EXAMPLES = """\b
 Examples:
   edgeopt compile model.pt2 --target jetson --data calibration/mine.yaml
-  edgeopt compile weights.pt --factory my.models:resnet --input x:float32[batch,3,224,224] --target local --data test.npz
-  edgeopt compile model.pt2 --target openvino-cpu --data digits --set steps.quantize.observer=histogram --dry-run
+  edgeopt compile model.pt2 --target openvino-cpu --data digits \\
+    --set steps.quantize.observer=histogram --dry-run
+  edgeopt compile weights.pt --target local --data test.npz \\
+    --factory my.models:resnet --input x:float32[batch,3,224,224]
 """
 
 
-@click.command("compile", epilog=_EXAMPLES)
+class _CompileCommand(GroupedCommand):
+    groups = (
+        ("What and where to", ("target", "data", "recipe", "overrides", "objective", "output")),
+        ("How the model is loaded", ("inputs", "factory", "factory_args", "trust_model")),
+        ("How it is run", ("dry", "require_engine", "seed", "no_cache", "as_json", "verbose", "help")),
+    )
+
+
+@click.command("compile", cls=_CompileCommand, epilog=_EXAMPLES)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-t", "--target", required=True, help="The device: a name (edgeopt targets), or your own YAML file.")
 @click.option(
-    "-d", "--data", help="A calibration set's manifest or name, .npz, folder of class folders, or module:callable."
+    "-t", "--target", metavar="NAME", required=True, help="The device: a name (edgeopt targets), or your own YAML file."
 )
-@click.option("-r", "--recipe", help="A recipe's name or file; without one, the target's default.")
+@click.option(
+    "-d",
+    "--data",
+    metavar="DATA",
+    help="A calibration set's manifest or name, .npz, folder of class folders, or module:callable.",
+)
+@click.option("-r", "--recipe", metavar="NAME", help="A recipe's name or file; without one, the target's default.")
 @click.option(
     "--set",
     "overrides",
@@ -43,29 +58,32 @@ Examples:
     help="Override one value of the recipe, e.g. steps.quantize.observer=histogram.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder.  [default: dist/MODEL-TARGET]"
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The bundle's folder.  [default: dist/MODEL-TARGET]",
 )
 @click.option(
     "--input",
     "inputs",
     multiple=True,
-    metavar="NAME:DTYPE[DIMS]",
-    help="An input, where the model does not say; a dimension may be a name.",
+    metavar="SPEC",
+    help="An input as NAME:DTYPE[DIMS], where the model does not say; a dimension may be a name.",
 )
-@click.option(
-    "--factory", metavar="PACKAGE.MODULE:CALLABLE", help="What makes the module that a state dict belongs to."
-)
+@click.option("--factory", metavar="MODULE:CALLABLE", help="What makes the module that a state dict belongs to.")
 @click.option("--factory-arg", "factory_args", multiple=True, metavar="K=V", help="A keyword argument of the factory.")
 @click.option(
     "--trust-model", is_flag=True, help="Load a file that can execute code. Only for files you made yourself."
 )
 @click.option(
     "--objective",
+    metavar="WHAT",
     type=click.Choice(["latency", "size", "accuracy"]),
-    help="What the shipped candidate is best at.  [default: the recipe's]",
+    help="What the shipped candidate is best at: latency, size or accuracy.  [default: the recipe's]",
 )
 @click.option("--require-engine", is_flag=True, help="Exit 4 if the engine can only be built on the device.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of every random choice.")
 @click.option("--no-cache", is_flag=True, help="Make every stage anew, and keep nothing.")
 @click.option("--dry-run", "dry", is_flag=True, help="Check everything, print the plan, do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report (or the plan) as JSON.")
@@ -111,14 +129,13 @@ def compile_(  # one parameter per option
         use_cache=not no_cache,
         command=shlex.join(["edgeopt", *sys.argv[1:]]),
     )
-    console = Console(highlight=False)
     with progress_bars(quiet=as_json) as progress:
         if dry:
             plan = dry_run(options, progress)
         else:
             bundle = compile_model(options, progress)
     if dry:
-        _print_plan(plan, console, as_json=as_json)
+        show_plan(plan, options.destination(model.stem, plan.target.name), as_json=as_json)
         return 0
     report = bundle.report
     if as_json:
@@ -126,8 +143,7 @@ def compile_(  # one parameter per option
     else:
         from edgeopt.report.terminal import render
 
-        render(report, console)
-        console.print(f"Bundle: {bundle.directory}\nReport: {bundle.directory / 'report.html'}", soft_wrap=True)
+        render(report, Console(highlight=False), bundle.directory)
     if require_engine and report.shipped.status == "not_built":
         click.echo(
             f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}",
@@ -142,20 +158,6 @@ def _pairs(arguments: Sequence[str]) -> dict[str, str]:
         if "=" not in argument:
             raise EdgeOptError("A --factory-arg has no value.", got=repr(argument), fix="Write it as name=value.")
     return dict(argument.split("=", 1) for argument in arguments)
-
-
-def _print_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(plan.to_json(), indent=2))
-        return
-    recipe_note = f" ({plan.recipe_reason})" if plan.recipe_reason else ""
-    console.print(f"Target  {plan.target.name}: {plan.target.title}")
-    console.print(f"Recipe  {plan.recipe.name}{recipe_note}")
-    console.print(f"Measure {'here' if plan.measured_here else 'not on the target'}: {plan.measured_reason}")
-    for line in plan.left_out:
-        console.print(f"Left out: {line}")
-    for number, step in enumerate(plan.steps(), 1):
-        console.print(f"{number:>3}. {step}")
 
 
 def _log_to_stderr(verbose: int) -> None:

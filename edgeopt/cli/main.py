@@ -17,7 +17,7 @@ COMMANDS = {
     "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
-    "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes and devices are here, and how to get the others."),
+    "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),
     "cache": ("edgeopt.cli.cache:cache", "Show or clear the cache of earlier runs' stages."),
     "completion": ("edgeopt.cli.completion:completion", "Print the shell completion script."),
 }
@@ -57,15 +57,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: edgeopt compile model.pt2 --target jetson --data calibration/mine.yaml",
+)
 @click.version_option(__version__, prog_name="edgeopt")
 def cli() -> None:
-    r"""Take a trained PyTorch model to an artifact an edge device can run, with proof of what it costs.
-
-    \b
-    Example:
-      edgeopt compile model.pt2 --target jetson --data calibration/mine.yaml
-    """
+    """Take a trained PyTorch model to an artifact an edge device can run, with proof of what it costs."""
 
 
 def main() -> None:

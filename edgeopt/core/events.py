@@ -30,11 +30,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a stage is: ``done`` of ``total`` units; ``total`` None when it is not known."""
+    """How far a stage is: ``done`` of ``total`` units; ``total`` None when it is not known.
+
+    ``part``: what is being done inside the stage; the stage itself goes on when a part is done.
+    """
 
     stage: str
     done: int
     total: int | None
+    part: str = ""
 
 
 ProgressListener = Callable[[Progress], None]

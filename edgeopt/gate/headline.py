@@ -8,6 +8,12 @@ from edgeopt.bundle.document import Candidate, Verdict
 
 __all__ = ["headline"]
 
+# By objective: the figure that decides, how it is written, what its being worse is called.
+_BEHIND = {
+    "latency": ("latency_p50_ms", "p50 {} ms", "slower"),
+    "size": ("size_mib", "{} MiB", "larger"),
+    "accuracy": ("accuracy_top1_pct", "top-1 {} %", "less accurate"),
+}
 _CRITERION = {"latency": "fastest", "size": "smallest", "accuracy": "most accurate"}
 
 
@@ -29,7 +35,7 @@ def headline(
         *_unasked_reference(shipped, candidates),
         *([] if by_figures else [_not_measured(shipped)]),
         _shipping(shipped, verdicts[shipped.id], _CRITERION[objective], by_figures=by_figures),
-        *(_left_out(c, shipped, verdicts[c.id], objective) for c in candidates if c.id != shipped.id),
+        *_left_out(shipped, candidates, verdicts, objective, by_figures=by_figures),
     )
 
 
@@ -59,9 +65,8 @@ def _unasked_reference(shipped: Candidate, candidates: Sequence[Candidate]) -> l
 
 
 def _not_measured(shipped: Candidate) -> str:
-    reason = f": {shipped.reason}" if shipped.reason else ""
-    next_step = f" Next: {shipped.next_command}" if shipped.next_command else ""
-    return f"Not measured on the target{reason}.{next_step}".replace("..", ".")
+    reason = f": {shipped.reason.rstrip('.')}" if shipped.reason else ""
+    return f"Not measured on the target{reason}."
 
 
 def _shipping(shipped: Candidate, verdict: Verdict, criterion: str, *, by_figures: bool) -> str:
@@ -73,39 +78,89 @@ def _shipping(shipped: Candidate, verdict: Verdict, criterion: str, *, by_figure
 
 
 def _figures(shipped: Candidate) -> str:
-    parts = []
-    for name, form in (
-        ("latency_p50_ms", "p50 {:.3g} ms"),
-        ("latency_ratio", "{:.2f} times FP32's latency"),
-        ("accuracy_top1_pct", "top-1 {:.2f} %"),
-        ("drop_pp", "drop {:.2f} pp"),
-        ("size_mib", "{:.3g} MiB"),
-    ):
-        figure = shipped.figure(name)
-        against_itself = shipped.role == "reference" and name in {"drop_pp", "latency_ratio"}
-        if figure is not None and figure.value is not None and not against_itself:
-            parts.append(form.format(figure.value))
-    return f": {', '.join(parts)}" if parts else ""
+    parts = [
+        _speed(shipped),
+        "" if shipped.role == "reference" else _drop(shipped),
+        _value(shipped, "accuracy_top1_pct", "top-1 {} %"),
+        _value(shipped, "size_mib", "{} MiB"),
+    ]
+    text = ", ".join(part for part in parts if part)
+    return f": {text}" if text else ""
 
 
-def _left_out(candidate: Candidate, shipped: Candidate, verdict: Verdict, objective: str) -> str:
-    return f"Not shipped: {candidate.id}: {_why_left_out(candidate, shipped, verdict, objective)}"
+def _speed(shipped: Candidate) -> str:
+    """How fast, and how that compares with FP32 where the interval tells."""
+    p50 = _value(shipped, "latency_p50_ms", "p50 {} ms")
+    ratio = shipped.figure("latency_ratio")
+    if shipped.role == "reference" or ratio is None or not ratio.value:
+        return p50
+    low, high = (ratio.interval.low, ratio.interval.high) if ratio.interval else (ratio.value, ratio.value)
+    if low <= 1 <= high:
+        words = "as fast as FP32"
+    else:
+        words = f"{1 / ratio.value:.2f}× faster than FP32" if high < 1 else f"{ratio.value:.2f}× slower than FP32"
+    return f"{words} ({p50})" if p50 else words
 
 
-def _why_left_out(candidate: Candidate, shipped: Candidate, verdict: Verdict, objective: str) -> str:
-    if candidate.status != "measured":
-        reason = f": {candidate.reason.rstrip('.')}" if candidate.reason else ""
-        return f"{candidate.status.replace('_', ' ')}{reason}."
-    if verdict.status == "FAIL":
-        return verdict.summary
-    name, unit = {
-        "latency": ("latency_p50_ms", "ms p50"),
-        "size": ("size_mib", "MiB"),
-        "accuracy": ("accuracy_top1_pct", "% top-1"),
-    }[objective]
-    own, best = candidate.figure(name), shipped.figure(name)
-    if own is None or best is None or own.value is None or best.value is None:
-        return "the objective's figure was not measured."
-    behind = own.value > best.value if objective != "accuracy" else own.value < best.value
-    rule = "" if behind else "; within the noise or equal, and behind in the figure that decides ties"
-    return f"{own.value:.4g} against {best.value:.4g} {unit}{rule}."
+def _drop(shipped: Candidate) -> str:
+    drop = shipped.figure("drop_pp")
+    if drop is None or drop.value is None:
+        return ""
+    text = f"drop {_signed(drop.value)} pp"
+    if drop.interval is not None:
+        text += f" [{_signed(drop.interval.low)}, {_signed(drop.interval.high)}]"
+    return text
+
+
+def _signed(value: float) -> str:
+    """Two decimals; a minus as wide as a plus, and none on a zero."""
+    text = f"{abs(value):.2f}"
+    return f"−{text}" if value < 0 and float(text) else text
+
+
+def _value(candidate: Candidate, name: str, form: str) -> str:
+    found = candidate.figure(name)
+    return "" if found is None or found.value is None else _written(form, found.value)
+
+
+def _written(form: str, value: float) -> str:
+    """A share with two decimals, anything else with three digits."""
+    share = form.endswith("%")
+    return form.format(f"{value:.2f}" if share else f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip("."))
+
+
+def _left_out(
+    shipped: Candidate,
+    candidates: Sequence[Candidate],
+    verdicts: Mapping[str, Verdict],
+    objective: str,
+    *,
+    by_figures: bool,
+) -> list[str]:
+    """Why the others are not shipped, equal reasons in one line; the FP32 of a target not measured needs none."""
+    reasons: dict[str, list[str]] = {}
+    behind: list[tuple[float, str]] = []
+    name, form, words = _BEHIND[objective]
+    best = shipped.figure(name)
+    for candidate in candidates:
+        same = (candidate.status, candidate.reason) == (shipped.status, shipped.reason)
+        if candidate.id == shipped.id or (not by_figures and same and verdicts[candidate.id].status != "FAIL"):
+            continue
+        own = candidate.figure(name)
+        if candidate.status != "measured":
+            reason = f": {candidate.reason.rstrip('.')}" if candidate.reason else ""
+            reasons.setdefault(f"{candidate.status.replace('_', ' ')}{reason}.", []).append(candidate.id)
+        elif verdicts[candidate.id].status == "FAIL":
+            reasons.setdefault(verdicts[candidate.id].summary, []).append(candidate.id)
+        elif own is None or best is None or own.value is None or best.value is None:
+            reasons.setdefault("the objective's figure was not measured.", []).append(candidate.id)
+        elif own.value > best.value if objective != "accuracy" else own.value < best.value:
+            behind.append((own.value, f"{candidate.id} ({_written(form, own.value)})"))
+        else:
+            rule = "within the noise or equal, and behind in the figure that decides ties."
+            reasons.setdefault(f"{_written(form, own.value)}, {rule}", []).append(candidate.id)
+    lines = []
+    if behind:
+        behind.sort(reverse=objective == "accuracy")
+        lines.append(f"Not shipped, {words}: {', '.join(text for _, text in behind)}.")
+    return [*lines, *(f"Not shipped: {', '.join(whose)}: {why}" for why, whose in reasons.items())]

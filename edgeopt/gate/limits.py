@@ -62,7 +62,7 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
     if not rows:
         return Verdict(status="PASS", summary="No limits set.")
     status = _worst([row.status for row in rows])
-    telling = [row.message for row in rows if row.status == status]
+    telling = [_sentence(row) for row in rows if row.status == status]
     held = sum(row.status == "PASS" for row in rows)
     summary = f"All {held} limits hold." if held > 1 else telling[0]
     return Verdict(status=status, summary=summary if status == "PASS" else " ".join(telling), limits=rows)
@@ -78,15 +78,15 @@ def _row(candidate: Candidate, rule: _Rule, limit: float) -> LimitRow:
             limit=limit,
             figure=figure or missing,
             status="PASS",
-            message=f"{rule.figure}: holds, since this is the FP32 reference itself.",
+            message="Holds, since this is the FP32 reference itself.",
         )
     if figure is None or figure.value is None:
         why = figure.reason if figure else candidate.reason or f"the candidate is {candidate.status.replace('_', ' ')}"
         figure = figure or not_measured(rule.figure, rule.unit, str(why))
-        status, message = "INCONCLUSIVE", f"{rule.figure}: not measured: {why}."
+        status, message = "INCONCLUSIVE", "Cannot be told."
     else:
         status = _status(figure, limit, at_most=rule.at_most)
-        message = _message(figure, figure.value, limit, status, at_most=rule.at_most)
+        message = _message(figure, figure.value, limit, status)
     return LimitRow(name=rule.figure, limit=limit, figure=figure, status=status, message=message)
 
 
@@ -100,18 +100,29 @@ def _status(figure: Measurement, limit: float, *, at_most: bool) -> Status:
     return "INCONCLUSIVE"
 
 
-def _message(figure: Measurement, value: float, limit: float, status: Status, *, at_most: bool) -> str:
+def _message(figure: Measurement, value: float, limit: float, status: Status) -> str:
+    """What the limit and the figure beside it do not say themselves."""
+    if status == "PASS":
+        return "The whole interval holds." if figure.interval is not None else "Holds."
+    if status == "FAIL":
+        return "The whole interval misses." if figure.interval is not None else "Missed."
+    return f"The limit lies inside the interval. {_how_to_tell(figure, value, limit)}"
+
+
+def _sentence(row: LimitRow) -> str:
+    """A limit in words that stand alone: ``drop_pp: 0.28 pp (95 %: -0.56 to 1.11), at most 1 pp: …``."""
+    figure, at_most = row.figure, next(rule.at_most for rule in _RULES if rule.figure == row.name)
+    if figure.value is None:
+        holds = "; the limit holds for it" if row.status == "PASS" else ""
+        return f"{row.name}: not measured: {str(figure.reason).rstrip('.')}{holds}."
     unit = "" if figure.unit == "1" else f" {figure.unit}"
-    bound = f"{'at most' if at_most else 'at least'} {limit:.4g}{unit}"
-    text = f"{figure.name}: {value:.4g}{unit}"
+    text = f"{row.name}: {figure.value:.4g}{unit}"
     if figure.interval is not None:
         level = f"{figure.interval.level:.0%}".replace("%", " %")
         text += f" ({level}: {figure.interval.low:.4g} to {figure.interval.high:.4g})"
-    if status == "PASS":
-        return f"{text}, {bound}: holds."
-    if status == "FAIL":
-        return f"{text}, {bound}: missed."
-    return f"{text}, {bound}: cannot be told. {_how_to_tell(figure, value, limit)}"
+    text += f", {'at most' if at_most else 'at least'} {row.limit:.4g}{unit}"
+    words = {"PASS": "holds.", "FAIL": "missed."}.get(row.status, f"cannot be told. {row.message}")
+    return f"{text}: {words}"
 
 
 def _how_to_tell(figure: Measurement, value: float, limit: float) -> str:

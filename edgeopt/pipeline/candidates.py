@@ -23,6 +23,7 @@ from edgeopt.pipeline.samples import ParityInputs
 
 __all__ = ["Judged", "judge_candidates"]
 
+_AGAINST_FP32 = ("drop_pp", "agreement_pct")
 _SPEED = (
     ("latency_p50_ms", "ms"),
     ("latency_p99_ms", "ms"),
@@ -259,6 +260,15 @@ def _status(
 
 
 def _accuracy(
+    bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, tuple[np.ndarray, ...]]
+) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
+    measurements, classes = _judged(bench, trial, trials, test)
+    if trial.built.planned.role == "reference":  # compared with itself it says nothing
+        measurements = tuple(m for m in measurements if m.name not in _AGAINST_FP32)
+    return measurements, classes
+
+
+def _judged(
     bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, tuple[np.ndarray, ...]]
 ) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
     planned = trial.built.planned

@@ -127,7 +127,7 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_
     device = open_device(options.device)
     cache = StageCache(enabled=options.use_cache)
     try:
-        context = RunContext(cache=cache, host=device.info().name, seed=options.seed, progress=progress)
+        context = RunContext(cache=cache, host=device.info().name, seed=options.seed, listener=progress)
         loaded = _load(context, options)
         data = None
         if options.data is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class RunContext:
         cache: Where stages are found or made.
         host: The name that stage times carry as their device.
         seed: Of every random choice.
-        progress: Told of every stage, and of the samples within it.
+        listener: Told of every stage, and of the samples within it.
         stages: One row per stage so far.
         events: What the report's reader must know.
         parity: One row per comparison so far.
@@ -35,10 +35,11 @@ class RunContext:
     cache: StageCache
     host: str
     seed: int = 0
-    progress: ProgressListener = ignore_progress
+    listener: ProgressListener = ignore_progress
     stages: list[StageRow] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     parity: list[ParityRow] = field(default_factory=list)
+    _running: str = ""
 
     def stage(self, kind: str, label: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:
         """Find or make a stage's result, and record its time.
@@ -52,12 +53,22 @@ class RunContext:
         Returns:
             The stage's folder, to be read only.
         """
-        self.progress(Progress(stage=label, done=0, total=None))
-        outcome = self.cache.stage(kind, inputs, build)
-        self.progress(Progress(stage=label, done=1, total=1))
+        outer, self._running = self._running, label
+        self.listener(Progress(stage=label, done=0, total=None))
+        try:
+            outcome = self.cache.stage(kind, inputs, build)
+        finally:
+            self._running = outer
+        self.listener(Progress(stage=label, done=1, total=1))
         _log.info("%s: %.2f s%s", label, outcome.wall_s, " (cached)" if outcome.cached else "")
         self.record(label, outcome.wall_s, cached=outcome.cached)
         return outcome.directory
+
+    def progress(self, progress: Progress) -> None:
+        """Pass on how far the work inside a stage is, as a part of that stage."""
+        if self._running:
+            progress = replace(progress, stage=self._running, part=progress.stage)
+        self.listener(progress)
 
     def record(self, label: str, seconds: float, *, cached: bool = False) -> None:
         """Note the time of a stage that the cache does not hold."""

@@ -89,9 +89,15 @@ class Plan:
             )
         if (convert := self.recipe.step(Convert)) is not None:
             names.append(f"convert to {convert.dtype}, parity")
-        names += [f"compile {c.id} (dialect {c.rules.dialect})" for c in self.candidates]
-        where = "this machine" if self.measured_here else "this machine, accuracy only (it is not the target)"
-        return [*names, f"evaluate and measure on {where}", "judge, write the bundle"]
+        names.append(f"compile {', '.join(c.id for c in self.candidates)}")
+        names.append("compare each engine with PyTorch and with a second runtime, evaluate it on the test split")
+        if self.measured_here:
+            sizes = " and ".join(map(str, self.recipe.measure.batch_sizes))
+            names.append(
+                f"measure on this machine: latency ({self.recipe.measure.latency_samples} inferences each, interleaved), "
+                f"throughput at batch {sizes}, cold start, memory"
+            )
+        return [*names, "judge, write the bundle"]
 
 
 def recipe_precision(recipe: Recipe) -> Precision:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeopt.backends.registry import BACKENDS
-from edgeopt.bundle.layout import RECIPE, TARGET, read_reference
+from edgeopt.bundle.layout import ENGINE, RECIPE, TARGET, read_reference
 from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import BundleError
@@ -113,7 +113,11 @@ def evaluate_bundle(
 def _built(path: Path) -> Bundle:
     bundle = load_bundle(path)
     if bundle.engine.status == "not_built":
-        raise BundleError("The bundle's engine is not built yet.", got=path, fix=f"Next: {bundle.engine.next_command}")
+        raise BundleError(
+            "The bundle's engine is not built yet.",
+            got=path,
+            fix=f"On its device, in the bundle: cd {ENGINE} && {bundle.engine.next_command}",
+        )
     return bundle
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgeopt.bundle import layout
 from edgeopt.bundle.document import (
+    Candidate,
     DataSection,
     ModelSection,
     Report,
@@ -77,7 +78,7 @@ def ship(
     """
     _demand_one(judged)
     chosen, verdict, headline = select(judged.candidates, plan.recipe.limits, plan.recipe.objective)
-    candidates = tuple(c.model_copy(update={"shipped": c.id == chosen}) for c in judged.candidates)
+    candidates = tuple(_marked(c, shipped=c.id == chosen) for c in judged.candidates)
     built = next(b for b in judged.built if b.planned.id == chosen)
     if data is None and plan.recipe_reason:
         headline = (plan.recipe_reason, *headline)
@@ -115,6 +116,13 @@ def ship(
 
     destination = options.destination(model.name, plan.target.name)
     return load_bundle(write_bundle(destination, fill, manifest))
+
+
+def _marked(candidate: Candidate, *, shipped: bool) -> Candidate:
+    """Only what the bundle holds can be built from it."""
+    return candidate.model_copy(
+        update={"shipped": shipped, "next_command": candidate.next_command if shipped else None}
+    )
 
 
 def _demand_one(judged: Judged) -> None:

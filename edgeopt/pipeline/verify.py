@@ -118,7 +118,9 @@ def _why_not(bundle: Bundle, problems: tuple[Problem, ...]) -> str:
         return f"files it needs are not as written: {', '.join(touched)}"
     if bundle.engine.status != "built":
         command = manifest.engine.next_command
-        return "the engine is not built" + (f"; on the device run: {command}" if command else "")
+        return "the engine is not built" + (
+            f"; on its device, in the bundle: cd {ENGINE} && {command}" if command else ""
+        )
     if manifest.precision not in TOLERANCES:
         return f"no tolerance is known for precision {manifest.precision!r}"
     if any(name not in manifest.files for name in _REFERENCES):

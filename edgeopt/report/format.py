@@ -36,6 +36,7 @@ _LABELS = {
     "sqnr_db": "SQNR",
     "max_abs": "max |Δ|",
     "throughput_per_s": "throughput",
+    "top1_agreement_pct": "top-1 agreement",
 }
 _AT_LEAST = ("accuracy", "agreement", "throughput", "sqnr", "cosine")
 _SUFFIXES = ("_ms", "_mib", "_pct", "_pp", "_db", "_per_s", "_s")

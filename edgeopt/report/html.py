@@ -7,12 +7,27 @@ import json
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeopt.bundle.document import Report
+from edgeopt.core.events import EventKind
+from edgeopt.report.findings import (
+    STATUS_WORDS,
+    device_notes,
+    findings,
+    not_measured,
+    parity_figures,
+    parity_summary,
+    stage_groups,
+    stand_ins,
+)
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.plots import all_plots, style_of
-from edgeopt.report.summary import STATUS_WORDS, events, key_figures, layer_summary, not_measured
+from edgeopt.report.summary import key_figures, layer_summary
 from edgeopt.report.table import comparison
 
 __all__ = ["to_html"]
+
+# The other intervals are in the cell's hover text.
+_WITH_INTERVAL = ("accuracy_top1_pct", "drop_pp", "latency_p50_ms", "latency_ratio")
+_EVENTS: tuple[tuple[str, EventKind], ...] = (("Fell back", "fallback"), ("Warnings", "warning"), ("Notes", "note"))
 
 
 def to_html(report: Report) -> str:
@@ -25,10 +40,15 @@ def to_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        plain=plain, figure=figure, label=label, limit_text=limit_text, conditions_text=conditions_text
+        plain=plain,
+        figure=figure,
+        label=label,
+        limit_text=limit_text,
+        conditions_text=conditions_text,
+        parity_figures=parity_figures,
     )
     shipped = report.shipped
-    walls = [stage.wall.value or 0.0 for stage in report.stages]
+    groups = stage_groups(report)
     page = environment.get_template("report.html.j2").render(
         report=report,
         shipped=shipped,
@@ -36,13 +56,16 @@ def to_html(report: Report) -> str:
         table=comparison(report),
         plots=all_plots(report),
         missing=not_measured(report),
-        fallbacks=events(report, "fallback"),
-        warnings=events(report, "warning"),
-        notes=events(report, "note"),
+        stand_ins=stand_ins(report),
+        device_notes=device_notes(report),
+        with_interval=_WITH_INTERVAL,
+        events=[(title, found) for title, kind in _EVENTS if (found := findings(report, kind)) or kind == "fallback"],
+        parity_summary=parity_summary(report),
         layer_summary=layer_summary(report),
         status_words=STATUS_WORDS,
-        longest=max(walls, default=0.0) or 1.0,
-        total_s=sum(walls),
+        groups=groups,
+        longest=max((group.seconds for group in groups), default=0.0) or 1.0,
+        total_s=sum(group.seconds for group in groups),
         recipe=plain_block(json.dumps(report.recipe, indent=2, ensure_ascii=False)),
         styles={candidate.id: style_of(report, candidate) for candidate in report.candidates},
     )

@@ -12,8 +12,17 @@ from rich.text import Text
 from edgeopt.bundle.layout import REPORT_HTML
 from edgeopt.bundle.load import Bundle
 from edgeopt.bundle.manifest import InputRecord, Manifest, OutputRecord
+from edgeopt.report.findings import not_measured
 from edgeopt.report.format import bytes_text, plain
-from edgeopt.report.terminal import bullet, indented, key_values, render_candidates, render_verdict, section
+from edgeopt.report.terminal import (
+    bullet,
+    indented,
+    key_values,
+    render_candidates,
+    render_next,
+    render_verdict,
+    section,
+)
 
 __all__ = ["render_bundle"]
 
@@ -34,6 +43,8 @@ def render_bundle(bundle: Bundle, console: Console) -> None:
         console.print(bullet(plain(line)))
     render_verdict(report, console)
     render_candidates(report, console)
+    _print_missing(bundle, console)
+    render_next(report, console, bundle.directory)
     console.print(section("Files"))
     files = [(plain(name), bytes_text(record.bytes)) for name, record in sorted(manifest.files.items())]
     console.print(key_values(files))
@@ -41,6 +52,14 @@ def render_bundle(bundle: Bundle, console: Console) -> None:
     console.print(indented(f"{len(files)} files, {total}; `edgeopt verify` checks their hashes.", "dim"))
     console.print()
     console.print(Text(f"The whole report: {plain(str(bundle.directory / REPORT_HTML))}", style="dim"), soft_wrap=True)
+
+
+def _print_missing(bundle: Bundle, console: Console) -> None:
+    missing = not_measured(bundle.report)
+    if missing:
+        console.print(section("Not measured"))
+    for who, why in missing:
+        console.print(bullet(f"{who}: {why}"))
 
 
 def _identity(manifest: Manifest) -> list[tuple[str, str]]:
@@ -68,9 +87,10 @@ def _engine(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if engine.options:
         rows.append(("options", _pairs(engine.options)))
-    if engine.next_command:
-        rows.append(("to build it", engine.next_command))
-    rows += [(event.kind, event.message) for event in engine.events]
+    if manifest.engine.status == "built":
+        rows += [
+            (event.kind, f"{event.node}: {event.message}" if event.node else event.message) for event in engine.events
+        ]
     return [(name, plain(value)) for name, value in rows]
 
 
@@ -109,4 +129,13 @@ def _classes(classes: tuple[str, ...]) -> str:
 
 
 def _pairs(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+    """Names and values; what is inside a value is written out, and what is empty left out."""
+    parts = []
+    for name, value in sorted(values.items()):
+        if isinstance(value, Mapping):
+            parts.append(_pairs(value))
+        elif isinstance(value, (list, tuple)):
+            parts.append(f"{name} {' '.join(map(str, value))}" if value else "")
+        else:
+            parts.append(f"{name} {value}")
+    return ", ".join(part for part in parts if part)

@@ -6,8 +6,17 @@ import json
 from collections.abc import Iterable, Sequence
 
 from edgeopt.bundle.document import Candidate, Report
-from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
-from edgeopt.report.summary import STATUS_WORDS, events, layer_summary, measured_on, not_measured, worst_first
+from edgeopt.report.findings import (
+    STATUS_WORDS,
+    device_notes,
+    findings,
+    not_measured,
+    parity_figures,
+    parity_summary,
+    stand_ins,
+)
+from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
+from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
 
 __all__ = ["to_markdown"]
@@ -20,13 +29,16 @@ def to_markdown(report: Report) -> str:
     """The whole report as GitHub-flavoured Markdown; nothing from outside is taken as markup."""
     blocks = [
         f"# {_text(report.model.name)} → {_text(report.target.name)}",
-        f"**{report.verdict.status}**: {_text(report.verdict.summary)}",
+        f"**{report.verdict.status}**"
+        + ("" if len(report.verdict.limits) == 1 else f": {_text(report.verdict.summary)}"),
         _bullets(_text(line) for line in report.headline),
         *_section("Limits", _limits(report)),
         *_section("Candidates", _candidates(report)),
         *_section("Not measured", _not_measured(report)),
-        *_section("Fell back", _bullets(_text(located.text) for located in events(report, "fallback"))),
-        *_section("Warnings", _bullets(_text(located.text) for located in events(report, "warning"))),
+        *_section("On the device", _next(report)),
+        *_section("Fell back", _bullets(_text(finding.text) for finding in findings(report, "fallback"))),
+        *_section("Warnings", _bullets(_text(finding.text) for finding in findings(report, "warning"))),
+        *_section("Notes", _bullets(_text(finding.text) for finding in findings(report, "note"))),
         *_section("Is it right", _parity(report)),
         *_section("Layers", _layers(report)),
         *_section("Classes", _classes(report)),
@@ -52,7 +64,7 @@ def _candidates(report: Report) -> str:
     heads = ("candidate", *(column.heading for column in table.columns))
     rows = [(_name(row.candidate), *(_cell(cell) for cell in row.cells)) for row in table.rows]
     legend = f"★ shipped (objective: {_text(report.objective)}). [low, high]: 95 % interval."
-    notes = "\n".join(f"({number}) {_text(note)}  " for number, note in enumerate(table.notes, start=1))
+    notes = " ".join(_text(line) for line in stand_ins(report))
     return "\n\n".join(part for part in (_table(heads, rows, numbers_from=1), legend, notes) if part)
 
 
@@ -64,16 +76,21 @@ def _name(candidate: Candidate) -> str:
 
 def _cell(cell: Cell) -> str:
     if cell.kind == "missing":
-        return f"not measured ({cell.note})"
+        return "–"
     return f"{cell.text} {cell.interval}".strip()
 
 
 def _not_measured(report: Report) -> str:
-    lines = [f"{_text(who)}: {_text(why)}" for who, why in not_measured(report)]
-    lines += [
-        f"To build {_text(c.id)} on its device: {_code(c.next_command)}" for c in report.candidates if c.next_command
+    return _bullets(f"{_text(who)}: {_text(why)}" for who, why in not_measured(report))
+
+
+def _next(report: Report) -> str:
+    commands = [
+        f"To build {_text(c.id)}, in the bundle's folder, copied to the device: {_code(c.next_command)}"
+        for c in report.candidates
+        if c.next_command
     ]
-    return _bullets(lines)
+    return _bullets([*commands, *map(_text, device_notes(report))])
 
 
 def _parity(report: Report) -> str:
@@ -81,13 +98,16 @@ def _parity(report: Report) -> str:
         (
             plain(row.stage),
             plain(row.against),
-            ", ".join(f"{label(m.name)} {figure(m)}" for m in row.figures),
+            parity_figures(row),
             plain(row.tolerance),
             "PASS" if row.passed else "FAIL",
         )
         for row in report.parity
     ]
-    return _table(("stage", "against", "figures", "tolerance", ""), rows) if rows else ""
+    if not rows:
+        return ""
+    table = _table(("stage", "against", "figures", "tolerance", ""), rows)
+    return f"{_text(parity_summary(report))}\n\n{table}"
 
 
 def _layers(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,21 +117,23 @@ def _distribution(report: Report) -> Plot:
     drawn = [c for c in report.candidates if len(c.latency_ms) > 1]
     if not drawn:
         return Plot(key="distribution", title=title, caption="", missing="no candidate has latency samples")
-    # The slowest one in two hundred would squeeze everything else to the left; the table has them.
-    high = max(_quantile(sorted(c.latency_ms), 0.995) for c in drawn) * 1.02
-    low = min(min(c.latency_ms) for c in drawn)
-    low = max(0.0, low - 0.08 * (high - low)) if high > low else low * 0.9
-    beyond = sum(value > high for c in drawn for value in c.latency_ms)
+    # A logarithmic axis: on a linear one a few stragglers would squeeze all medians into one line.
+    low = max(min(min(c.latency_ms) for c in drawn), 1e-9) / 1.1
+    high = max(max(c.latency_ms) for c in drawn) * 1.1
     height, left, top, right, bottom = 340, 62, 18, _WIDTH - 14, 340 - 48
-    x, y = Scale(low, max(high, low * 1.01 + 1e-9), left, right), Scale(0, 100, bottom, top)
+    logarithmic, y = Scale(math.log10(low), math.log10(high), left, right), Scale(0, 100, bottom, top)
+
+    def x(milliseconds: float) -> float:
+        return logarithmic(math.log10(max(milliseconds, low)))
+
     parts = [
-        *_grid_x(x, top, bottom, about=6),
+        *_grid_log(low, high, logarithmic, top, bottom),
         *_grid_y(y, left, right, about=4),
         element("line", x1=left, x2=right, y1=y(50), y2=y(50), class_="guide"),
         element("line", x1=left, x2=right, y1=y(99), y2=y(99), class_="guide"),
         text(right, y(50) - 5, "p50", anchor="end", class_="tick"),
         text(right, y(99) + 14, "p99", anchor="end", class_="tick"),
-        text((left + right) / 2, height - 8, "latency, ms", anchor="middle", class_="axis"),
+        text((left + right) / 2, height - 8, "latency, ms (logarithmic)", anchor="middle", class_="axis"),
         _rotated(15, (top + bottom) / 2, "inferences at most this slow, %"),
     ]
     for candidate in drawn:
@@ -141,8 +144,6 @@ def _distribution(report: Report) -> Plot:
         line = element("polyline", points=path, class_="curve")
         parts.append(element("g", element("title", words), line, class_=style_of(report, candidate)))
     caption = "The further left, the faster; the steeper, the steadier. Dashed: float."
-    if beyond:
-        caption += f" {beyond} slower inferences lie to the right of the plot."
     rows = []
     for candidate in drawn:
         values = sorted(candidate.latency_ms)
@@ -253,6 +254,22 @@ def _grid_x(x: Scale, top: float, bottom: float, about: int) -> list[Markup]:
     values, decimals = ticks(x.low, x.high, about)
     lines = [element("line", x1=x(v), x2=x(v), y1=top, y2=bottom, class_="grid") for v in values]
     return [*lines, *(text(x(v), bottom + 18, _tick(v, decimals), anchor="middle", class_="tick") for v in values)]
+
+
+def _grid_log(low: float, high: float, x: Scale, top: float, bottom: float) -> list[Markup]:
+    """Lines at 1, 2 and 5 times powers of ten, or at the powers alone; within less than that, at round values."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    within = [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= factor * 10.0**power <= high]
+    if len(within) < 3:
+        within, decimals = ticks(low, high, 5)
+        named = {value: _tick(value, decimals) for value in within}
+    else:
+        if len(within) > 9:
+            within = [10.0**power for power in powers if low <= 10.0**power <= high]
+        named = {value: f"{value:g}" for value in within}
+    at = {value: x(math.log10(value)) for value in named if value > 0}
+    lines = [element("line", x1=place, x2=place, y1=top, y2=bottom, class_="grid") for place in at.values()]
+    return [*lines, *(text(p, bottom + 18, named[v], anchor="middle", class_="tick") for v, p in at.items())]
 
 
 def _grid_y(y: Scale, left: float, right: float, about: int) -> list[Markup]:

@@ -5,23 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeopt.bundle.document import Candidate, LayerRow, Report
-from edgeopt.core.events import Event, EventKind
 from edgeopt.core.measurement import Measurement
-from edgeopt.report.format import MISSING, conditions_text, figure, interval_text, label, plain, unit_text, value_text
+from edgeopt.report.format import MISSING, conditions_text, figure, interval_text, plain, unit_text, value_text
 
 __all__ = [
-    "STATUS_WORDS",
     "KeyFigure",
-    "Located",
-    "events",
     "key_figures",
     "layer_summary",
     "measured_on",
-    "not_measured",
     "worst_first",
 ]
-
-STATUS_WORDS = {"measured": "", "not_built": "not built", "not_measured": MISSING, "failed": "failed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +32,6 @@ class KeyFigure:
     interval: str
     detail: str
     measured: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Located:
-    """An event and the candidate it happened to; empty where it concerns the whole run."""
-
-    candidate: str
-    event: Event
-
-    @property
-    def text(self) -> str:
-        """One line: where, what."""
-        place = " · ".join(plain(part) for part in (self.candidate, self.event.stage, self.event.node or "") if part)
-        return f"{place}: {plain(self.event.message)}"
 
 
 def key_figures(report: Report) -> tuple[KeyFigure, ...]:
@@ -74,31 +53,6 @@ def key_figures(report: Report) -> tuple[KeyFigure, ...]:
         _key("Size", shipped.figure("size_mib"), shipped, _before("size_mib", reference, shipped)),
         _key("Peak memory", shipped.figure("peak_memory_mib"), shipped, _before("peak_memory_mib", reference, shipped)),
     )
-
-
-def not_measured(report: Report) -> tuple[tuple[str, str], ...]:
-    """What has no figure, and why: first whole candidates, then single figures, equal reasons together."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for candidate in report.candidates:
-        if candidate.status != "measured":
-            found[candidate.id, f"{STATUS_WORDS[candidate.status]}: {plain(candidate.reason)}"] = []
-        for measurement in candidate.measurements:
-            if measurement.value is None:
-                names = found.setdefault((candidate.id, plain(measurement.reason or "")), [])
-                names.append(label(measurement.name))
-    if not report.target.measured_here:
-        found["the target itself", plain(report.target.reason)] = []
-    return tuple(
-        (f"{plain(who)}, {', '.join(dict.fromkeys(names))}" if names else plain(who), why)
-        for (who, why), names in found.items()
-    )
-
-
-def events(report: Report, kind: EventKind) -> tuple[Located, ...]:
-    """Every event of this kind, of the run and of its candidates, each once."""
-    all_events = [Located(candidate="", event=event) for event in report.events]
-    all_events += [Located(candidate=c.id, event=event) for c in report.candidates for event in c.events]
-    return tuple(dict.fromkeys(located for located in all_events if located.event.kind == kind))
 
 
 def layer_summary(report: Report) -> str:
@@ -123,8 +77,9 @@ def worst_first(report: Report) -> tuple[LayerRow, ...]:
 def measured_on(report: Report) -> str:
     """The machine behind the figures, in one line."""
     device = report.device
-    parts = (device.name, device.cpu, device.arch, f"{device.cores} cores", f"{device.memory_mib:,} MiB", device.system)
-    return " · ".join(plain(part) for part in dict.fromkeys(parts))
+    parts = [part for part in (device.cpu, device.arch, f"{device.cores} cores") if part not in device.name]
+    parts = [device.name, *parts, f"{device.memory_mib:,} MiB", device.system]
+    return " · ".join(plain(part) for part in parts)
 
 
 def _key(title: str, measurement: Measurement | None, candidate: Candidate, detail: str) -> KeyFigure:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgeopt.bundle.document import Candidate, Report
 from edgeopt.core.measurement import Measurement
-from edgeopt.report.format import MISSING, interval_text, label, plain, unit_text, value_text
+from edgeopt.report.format import MISSING, interval_text, label, unit_text, value_text
 
 __all__ = ["Cell", "Column", "Comparison", "Row", "comparison"]
 
@@ -57,14 +57,12 @@ class Cell:
         kind: ``value``; ``reference``: the row is what the others are compared with; ``missing``: not measured.
         text: The number without its unit, or words.
         interval: ``[low, high]``, or empty.
-        note: Number of the footnote that says why it is missing, from 1; 0 for none.
         measurement: What stands behind it.
     """
 
     kind: Literal["value", "reference", "missing"]
     text: str
     interval: str = ""
-    note: int = 0
     measurement: Measurement | None = None
 
 
@@ -78,37 +76,33 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The table. ``notes``: why figures are missing; a cell's ``note`` counts them from 1."""
+    """The table. Why a figure is missing is said by ``findings.not_measured``, once for all."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...]
 
 
 def comparison(report: Report, *, detail: bool = False) -> Comparison:
-    """Lay out every candidate's figures; a column that no candidate has is left out.
+    """Lay out every candidate's figures; a column that no candidate has a figure for is left out.
 
     Args:
         report: The document.
         detail: Also the percentiles between p50 and p99.
     """
     columns = _columns(report, hidden=() if detail else _DETAIL)
-    notes: list[str] = []
     rows = tuple(
-        Row(candidate=candidate, cells=tuple(_cell(candidate, column, notes) for column in columns))
+        Row(candidate=candidate, cells=tuple(_cell(candidate, column) for column in columns))
         for candidate in report.candidates
     )
-    return Comparison(columns=columns, rows=rows, notes=tuple(notes))
+    return Comparison(columns=columns, rows=rows)
 
 
 def _columns(report: Report, hidden: tuple[str, ...]) -> tuple[Column, ...]:
     found: dict[tuple[str, str], Column] = {}
     several = _names_with_several(report)
-    # A figure that was measured knows its unit best, so those come first.
-    every = [m for c in report.candidates for m in c.measurements]
-    for measurement in sorted(every, key=lambda m: m.value is None):
+    for measurement in (m for c in report.candidates for m in c.measurements):
         batch = _batch(measurement, several)
-        if measurement.name not in hidden:
+        if measurement.value is not None and measurement.name not in hidden:
             title = label(measurement.name) + (f", batch {batch}" if batch else "")
             column = Column(name=measurement.name, title=title, unit=unit_text(measurement), batch=batch)
             found.setdefault((measurement.name, batch), column)
@@ -130,16 +124,11 @@ def _batch(measurement: Measurement, several: set[str]) -> str:
     return str(measurement.conditions.get("batch", "")) if measurement.name in several else ""
 
 
-def _cell(candidate: Candidate, column: Column, notes: list[str]) -> Cell:
+def _cell(candidate: Candidate, column: Column) -> Cell:
     of_name = [m for m in candidate.measurements if m.name == column.name]
     found = next((m for m in of_name if not column.batch or str(m.conditions.get("batch", "")) == column.batch), None)
-    # One refusal ("the engine is not built") without a batch stands for all batches.
-    found = found or next((m for m in of_name if m.value is None and "batch" not in m.conditions), None)
     if found is not None and found.value is not None:
         return Cell(kind="value", text=value_text(found), interval=interval_text(found), measurement=found)
     if found is None and candidate.role == "reference" and column.name in _AGAINST_FP32:
         return Cell(kind="reference", text="reference")
-    reason = (found.reason if found else None) or candidate.reason or "this run did not ask for it"
-    if plain(reason) not in notes:
-        notes.append(plain(reason))
-    return Cell(kind="missing", text=MISSING, note=notes.index(plain(reason)) + 1, measurement=found)
+    return Cell(kind="missing", text=MISSING, measurement=found)

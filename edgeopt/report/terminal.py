@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -11,41 +13,73 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeopt.bundle.document import Report
-from edgeopt.report.format import figure, label, limit_text, plain
-from edgeopt.report.summary import STATUS_WORDS, events, layer_summary, measured_on, not_measured, worst_first
+from edgeopt.bundle.layout import ENGINE, REPORT_HTML
+from edgeopt.core.events import EventKind
+from edgeopt.report.findings import (
+    STATUS_WORDS,
+    device_notes,
+    findings,
+    limit_lines,
+    not_measured,
+    parity_figures,
+    parity_summary,
+    stage_groups,
+    stand_ins,
+)
+from edgeopt.report.format import figure, plain
+from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, Column, Comparison, comparison
 
-__all__ = ["bullet", "indented", "key_values", "render", "render_candidates", "render_verdict", "section"]
+__all__ = [
+    "bullet",
+    "indented",
+    "key_values",
+    "render",
+    "render_candidates",
+    "render_next",
+    "render_verdict",
+    "section",
+]
 
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 _SHIPPED = "★"
-_LAYERS_SHOWN = 5
+_LAYERS_SHOWN = 3
+_FINDINGS_SHOWN = 8
+_FAST_S = 0.1
+# The first table: what decides. The others come further down.
+_KEY = ("accuracy_top1_pct", "drop_pp", "latency_p50_ms", "latency_ratio", "peak_memory_mib", "size_mib")
 # Beside these the interval is what decides; the other intervals are in the Markdown and HTML reports.
-_WITH_INTERVAL = ("drop_pp", "latency_p50_ms", "latency_ratio")
+_WITH_INTERVAL = ("drop_pp", "latency_ratio")
 _GAP = 2
 
 
-def render(report: Report, console: Console) -> None:
-    """Print the report: what is shipped and why, the comparison, is it right, on what it was measured."""
+def render(report: Report, console: Console, bundle: Path | None = None) -> None:
+    """Print the report: what is shipped and why, the comparison, is it right, on what it was measured.
+
+    Args:
+        report: The document.
+        console: Where to.
+        bundle: The folder that holds it, to be named on the first screen.
+    """
     console.print(_title(report))
+    if bundle is not None:
+        console.print(Text(f"Bundle: {plain(str(bundle))} ({REPORT_HTML} has it all)"), soft_wrap=True)
     console.print()
     for line in report.headline:
         console.print(bullet(plain(line)))
     render_verdict(report, console)
     render_candidates(report, console)
     _print_list(console, "Not measured", [f"{who}: {why}" for who, why in not_measured(report)])
-    for candidate in report.candidates:
-        if candidate.next_command:
-            console.print(bullet(f"To build {plain(candidate.id)} on its device:"))
-            console.print(Text(f"    {plain(candidate.next_command)}", style="bold"), soft_wrap=True)
-    _print_list(console, "Fell back", [located.text for located in events(report, "fallback")])
-    _print_list(console, "Warnings", [located.text for located in events(report, "warning")])
+    render_next(report, console, bundle)
+    _print_findings(console, report, "Fell back", "fallback")
+    _print_findings(console, report, "Warnings", "warning")
+    _print_more(report, console)
     _print_parity(report, console)
     _print_layers(report, console)
     _print_stages(report, console)
     console.print(section("Measured on"))
     console.print(indented(measured_on(report)))
-    conditions = " · ".join(f"{plain(k)}: {plain(v)}" for k, v in report.device.conditions.items())
+    conditions = " · ".join(f"{plain(k).replace('_', ' ')}: {plain(v)}" for k, v in report.device.conditions.items())
     if conditions:
         console.print(indented(conditions, "dim"))
 
@@ -79,51 +113,89 @@ def _title(report: Report) -> Text:
     )
 
 
-def bullet(text: str) -> RenderableType:
+def bullet(text: str, mark: str = "•") -> RenderableType:
     """One point of a list, wrapped under itself."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=3, justify="right")
     grid.add_column(overflow="fold")
-    grid.add_row("•", Text(text))
+    grid.add_row(mark, Text(text))
     return grid
 
 
 def render_verdict(report: Report, console: Console) -> None:
-    """Print the verdict and what it rests on, limit by limit."""
-    verdict = report.verdict
+    """Print the verdict and what it rests on, limit by limit; of a single limit only that."""
+    verdict, lines = report.verdict, limit_lines(report)
     console.print()
-    badge = Text.assemble((verdict.status, VERDICT_STYLES[verdict.status]), "  ", plain(verdict.summary))
-    console.print(badge)
+    if len(lines) > 1:
+        console.print(Text.assemble((verdict.status, VERDICT_STYLES[verdict.status]), "  ", plain(verdict.summary)))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for row in verdict.limits:
-        text = f"{limit_text(row)}: {figure(row.figure)}. {plain(row.message)}"
-        grid.add_row(Text(f"  {row.status}", style=VERDICT_STYLES[row.status]), Text(text))
-    if verdict.limits:
-        console.print(grid)
+    for status, words in lines:
+        indent = "  " if len(lines) > 1 else ""
+        grid.add_row(Text(f"{indent}{status}", style=VERDICT_STYLES[status]), Text(words))
+    console.print(grid)
 
 
 def render_candidates(report: Report, console: Console) -> None:
-    """Print the comparison, in as many tables as the width asks for, and why figures are missing."""
+    """Print the comparison, and whose figures these are; of many figures those that decide."""
     table = comparison(report)
-    console.print(section("Candidates"))
-    for columns in _pages(table, console.width):
-        console.print()
-        console.print(_candidate_table(table, columns))
     console.print()
+    _print_table(table, _first_columns(table, console), console)
     legend = f"{_SHIPPED} shipped (objective: {plain(report.objective)}) · [low, high]: 95 % interval"
     console.print(indented(legend, "dim"))
-    for number, note in enumerate(table.notes, start=1):
-        console.print(indented(f"({number}) not measured: {note}", "dim"))
+    for line in stand_ins(report):
+        console.print(indented(line, "dim"))
 
 
-def _pages(table: Comparison, width: int) -> list[list[int]]:
-    """Which columns go side by side: as many as fit ``width``, the rest below."""
-    first = max(len(_name(row.candidate.id, shipped=True)) for row in table.rows) + _GAP
+def render_next(report: Report, console: Console, bundle: Path | None = None) -> None:
+    """Print what is to be done on the device, where only that can build the engine."""
+    for candidate in report.candidates:
+        if candidate.next_command is None:
+            continue
+        console.print(section(f"To build {plain(candidate.id)} on its device"))
+        command = candidate.next_command
+        inside = f"cd {ENGINE} && "
+        if bundle is not None and command.startswith(inside):
+            command = f"cd {shlex.quote(bundle.name)}/{ENGINE} && {command.removeprefix(inside)}"
+        console.print(indented("Copy the bundle's folder there, and run beside it:" if bundle else "In the bundle:"))
+        console.print(Text(f"    {plain(command)}", style="bold"), soft_wrap=True)
+    for note in device_notes(report):
+        console.print(indented(note, "dim"))
+
+
+def _print_more(report: Report, console: Console) -> None:
+    table = comparison(report)
+    first = _first_columns(table, console)
+    columns = [index for index in range(len(table.columns)) if index not in first]
+    if columns:
+        console.print(section("More figures"))
+        _print_table(table, columns, console)
+
+
+def _first_columns(table: Comparison, console: Console) -> list[int]:
+    """All where they fit side by side; else those that decide."""
+    every = list(range(len(table.columns)))
+    if len(_pages(table, every, console.width)) == 1:
+        return every
+    return [index for index in every if table.columns[index].name in _KEY]
+
+
+def _print_table(table: Comparison, columns: Sequence[int], console: Console) -> None:
+    """In as many tables as the width asks for."""
+    for number, page in enumerate(_pages(table, columns, console.width)):
+        if number:
+            console.print()
+        console.print(_candidate_table(table, page))
+
+
+def _pages(table: Comparison, columns: Sequence[int], width: int) -> list[list[int]]:
+    """Which of the columns go side by side: as many as fit ``width``, the rest below."""
+    first = max(len(_name(row.candidate.id, row.candidate.status, shipped=True)) for row in table.rows) + _GAP
     pages: list[list[int]] = [[]]
     used = first
-    for index, column in enumerate(table.columns):
+    for index in columns:
+        column = table.columns[index]
         texts = [line for row in table.rows for line, _ in _styled(row.cells[index], column)]
         need = max(len(line) for line in (*column.lines, *texts)) + _GAP
         if pages[-1] and used + need > width:
@@ -144,21 +216,21 @@ def _candidate_table(table: Comparison, columns: Sequence[int]) -> Table:
             Text("\n").join(Text(text, style=style) for text, style in _styled(row.cells[i], table.columns[i]))
             for i in columns
         ]
-        name = Text(_name(row.candidate.id, shipped=row.candidate.shipped))
-        if row.candidate.status != "measured":
-            name.append(f"\n  {STATUS_WORDS[row.candidate.status]}", style="dim")
+        name = Text(_name(row.candidate.id, row.candidate.status, shipped=row.candidate.shipped))
         view.add_row(name, *cells, style="bold" if row.candidate.shipped else "")
     return view
 
 
-def _name(candidate: str, *, shipped: bool) -> str:
-    return f"{_SHIPPED if shipped else ' '} {plain(candidate)}"
+def _name(candidate: str, status: str, *, shipped: bool) -> str:
+    """What was only not timed has figures beside it that say so; what does not exist is marked."""
+    mark = f" ({STATUS_WORDS[status]})" if status in ("failed", "not_built") else ""
+    return f"{_SHIPPED if shipped else ' '} {plain(candidate)}{mark}"
 
 
 def _styled(cell: Cell, column: Column) -> list[tuple[str, str]]:
     """The cell's lines and their styles."""
     if cell.kind == "missing":
-        return [(f"– ({cell.note})", "dim")]
+        return [("–", "dim")]
     lines = [(cell.text, "dim" if cell.kind == "reference" else "")]
     return [*lines, (cell.interval, "dim")] if cell.interval and column.name in _WITH_INTERVAL else lines
 
@@ -170,39 +242,64 @@ def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
             console.print(bullet(line))
 
 
+def _print_findings(console: Console, report: Report, title: str, kind: EventKind) -> None:
+    lines = [finding.text for finding in findings(report, kind)]
+    more = len(lines) - _FINDINGS_SHOWN
+    if more > 1:
+        lines = [*lines[:_FINDINGS_SHOWN], f"and {more} more, in {REPORT_HTML}"]
+    _print_list(console, title, lines)
+
+
 def _print_parity(report: Report, console: Console) -> None:
     if not report.parity:
         return
     console.print(section("Is it right"))
+    console.print(indented(parity_summary(report)))
+    failed = [row for row in report.parity if not row.passed]
+    if not failed:
+        return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for title in ("stage", "against", "figures", "tolerance", ""):
         table.add_column(title, overflow="fold")
-    for row in report.parity:
-        status = "PASS" if row.passed else "FAIL"
-        figures = "\n".join(f"{label(m.name)} {figure(m)}" for m in row.figures)
-        texts = [Text(plain(row.stage)), Text(plain(row.against)), Text(figures), Text(plain(row.tolerance))]
-        table.add_row(*texts, Text(status, style=VERDICT_STYLES[status], overflow="ignore", no_wrap=True))
+    for row in failed:
+        texts = [Text(plain(t)) for t in (row.stage, row.against, parity_figures(row), row.tolerance)]
+        table.add_row(*texts, Text("FAIL", style=VERDICT_STYLES["FAIL"], overflow="ignore", no_wrap=True))
     console.print(table)
 
 
 def _print_layers(report: Report, console: Console) -> None:
+    """How many are in which precision, which lose most, and which are not quantized and why."""
     if not report.layers:
         return
     console.print(section("Layers"))
     console.print(indented(layer_summary(report)))
-    rows = [
-        (
-            plain(r.name),
-            f"{figure(r.sqnr, interval=False)} · {plain(r.precision)}" + (f" · {plain(r.reason)}" if r.reason else ""),
-        )
-        for r in worst_first(report)[:_LAYERS_SHOWN]
-    ]
-    console.print(key_values(rows))
+    worst = [row for row in worst_first(report) if row.sqnr.value is not None][1 : 1 + _LAYERS_SHOWN]
+    if worst:
+        shown = ", ".join(f"{plain(row.name)} {figure(row.sqnr, interval=False)}" for row in worst)
+        console.print(indented(f"Then: {shown}.", "dim"))
+    left = [f"{plain(r.name)} ({plain(r.reason)})" for r in report.layers if r.precision == "float" and r.reason]
+    if left:
+        more = f", … {len(left) - _FINDINGS_SHOWN} more" if len(left) > _FINDINGS_SHOWN else ""
+        console.print(indented(f"In float: {', '.join(left[:_FINDINGS_SHOWN])}{more}.", "dim"))
 
 
 def _print_stages(report: Report, console: Console) -> None:
-    if not report.stages:
+    """The longest first; what took no time is only named."""
+    groups = stage_groups(report)
+    if not groups:
         return
     console.print(section("Stages"))
-    parts = [f"{plain(s.name)} {figure(s.wall)}" + (" (cached)" if s.cached else "") for s in report.stages]
-    console.print(indented(" · ".join(parts)))
+    made = [g for g in groups if not g.cached]
+    parts = [f"{g.name} {_seconds(g.seconds)}" for g in made if g.seconds >= _FAST_S]
+    fast = [g.name for g in made if g.seconds < _FAST_S]
+    cached = [g.name for g in groups if g.cached]
+    if fast:
+        parts.append(f"{', '.join(fast)} under {_FAST_S:g} s" + (" each" if len(fast) > 1 else ""))
+    if cached:
+        parts.append(f"cached: {', '.join(cached)}")
+    total = sum(group.seconds for group in groups)
+    console.print(indented(f"{_seconds(total)} in all: {' · '.join(parts)}"))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s"

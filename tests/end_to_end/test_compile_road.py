@@ -60,7 +60,9 @@ def test_every_runtime_scores_as_the_model_does(local: Path) -> None:
         assert accuracy is not None
         assert accuracy.value is not None
         assert accuracy.value > 93
-        if candidate.role == "candidate":
+        if candidate.role == "reference":  # against itself it has neither a drop nor an agreement
+            assert drop is candidate.figure("agreement_pct") is None
+        else:
             assert drop is not None
             assert drop.interval is not None
             assert drop.value is not None
@@ -124,7 +126,13 @@ def test_jetson_gets_a_portable_bundle_and_no_plan(
     assert not report.target.measured_here
     shipped = report.shipped
     assert (shipped.status, shipped.precision) == ("not_built", "int8")
-    assert shipped.next_command
+    assert shipped.next_command == "cd engine && python3 build_engine.py --verify"
+    assert [c.id for c in report.candidates if c.next_command] == [shipped.id]
+    printed = capsys.readouterr().out
+    assert printed.count("build_engine.py --verify") == 1
+    assert "cd jetson/engine && python3 build_engine.py --verify" in printed
+    assert (output / "engine" / "trtexec.sh").is_file()
+    assert "trtexec.sh" in printed
     latency, accuracy = shipped.figure("latency_p50_ms"), shipped.figure("accuracy_top1_pct")
     assert latency is not None
     assert latency.value is None
@@ -178,6 +186,15 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     plan = json.loads(capsys.readouterr().out)
     assert [c["id"] for c in plan["candidates"]][:2] == ["onnxruntime-fp32", "onnxruntime-int8"]
     assert plan["measured_here"] is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_reads_well(mlp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _compile(mlp, tmp_path / "x", "jetson", "--dry-run") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for answer in ("NVIDIA Jetson Orin Nano", "int8-ptq", "drop_pp 1", "its device builds", "6. judge"):
+        assert answer in text, answer
+    assert str(tmp_path / "x").replace(" ", "") in text.replace(" ", "")
     assert list(tmp_path.iterdir()) == []
 
 

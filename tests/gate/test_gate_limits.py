@@ -34,7 +34,7 @@ def test_agreement_is_a_smallest_share(make, agreement, status):
     verdict = judge(make("int8", agreement_pct=agreement), Limits(agreement=0.99))
     (row,) = verdict.limits
     assert (row.status, row.name, row.limit, row.figure.unit) == (status, "agreement_pct", 99.0, "%")
-    assert "at least 99 %" in row.message
+    assert "at least 99 %" in verdict.summary
 
 
 @pytest.mark.parametrize("share", [99, -0.1])

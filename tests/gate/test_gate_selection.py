@@ -32,9 +32,9 @@ def test_the_fastest_is_shipped_by_default(fp32, int8):
     assert headline == (
         (
             "Shipped: ort-int8, the fastest within the limits: "
-            "p50 1 ms, 0.50 times FP32's latency, top-1 96.50 %, drop 0.50 pp, 1 MiB."
+            "2.00× faster than FP32 (p50 1.00 ms), drop 0.50 pp [0.20, 0.80], top-1 96.50 %, 1.00 MiB."
         ),
-        "Not shipped: ort-fp32: 2 against 1 ms p50.",
+        "Not shipped, slower: ort-fp32 (p50 2.00 ms).",
     )
 
 
@@ -108,9 +108,11 @@ def test_where_nothing_can_be_measured_the_recipes_is_shipped_and_it_is_said(mak
     )
     shipped, verdict, headline = select([reference, wanted], FREE, "latency")
     assert (shipped, verdict.status) == ("trt-int8", "PASS")
-    assert headline[0] == ("Not measured on the target: Only a Jetson can build it. Next: python build_engine.py")
-    assert headline[1] == "Shipped: trt-int8, as the recipe asks."
-    assert headline[2] == "Not shipped: trt-fp32: not built: Only a Jetson can build it."
+    # The command is in the candidate, and the reference's reason is that of what is shipped: neither is said again.
+    assert headline == (
+        "Not measured on the target: Only a Jetson can build it.",
+        "Shipped: trt-int8, as the recipe asks.",
+    )
 
 
 def test_accuracy_measured_on_the_host_does_not_make_a_latency(make):
@@ -140,6 +142,26 @@ def test_a_measured_candidate_is_preferred_to_an_unmeasured_one(make, int8):
     shipped, _, headline = select([absent, int8], FREE, "latency")
     assert shipped == "ort-int8"
     assert headline[-1] == "Not shipped: ov-int8: not measured: openvino is not installed."
+
+
+def test_those_left_out_for_one_reason_are_one_line_the_nearest_first(make, int8):
+    slower = [
+        make(f"{n}-int8", latency_p50_ms=(v, v - 0.1, v + 0.1), size_mib=1.0) for n, v in (("a", 4.0), ("b", 3.0))
+    ]
+    absent = [make(f"{n}-int8", status="not_measured", reason="it is not installed") for n in ("c", "d")]
+    _, _, headline = select([*slower, *absent, int8], FREE, "latency")
+    assert headline[1:] == (
+        "Not shipped, slower: b-int8 (p50 3.00 ms), a-int8 (p50 4.00 ms).",
+        "Not shipped: c-int8, d-int8: not measured: it is not installed.",
+    )
+
+
+def test_a_speed_within_the_noise_is_called_as_fast(make, fp32):
+    same = make(
+        "ort-int8", latency_p50_ms=(1.95, 1.8, 2.1), latency_ratio=(0.98, 0.9, 1.05), size_mib=1.0, accuracy_top1_pct=98
+    )
+    _, _, headline = select([fp32, same], FREE, "latency")
+    assert "Shipped: ort-int8, the fastest within the limits: as fast as FP32 (p50 1.95 ms)" in headline[1]
 
 
 def test_a_failed_candidate_is_never_shipped(make, int8):

@@ -124,7 +124,7 @@ def test_an_engine_that_is_not_built_is_not_run_and_says_what_would_build_it(tmp
     result = verify_bundle(path)
     assert result.ok
     assert result.outputs == "not_run"
-    assert result.reason == "the engine is not built; on the device run: python build_engine.py"
+    assert result.reason == "the engine is not built; on its device, in the bundle: cd engine && python build_engine.py"
 
 
 def test_a_missing_runtime_leaves_the_hashes_checked(tmp_path, backend):

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from sample_bundle import sample_bundle
 
 from edgeopt.bundle.layout import read_report
 from edgeopt.bundle.load import load_bundle
+from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
+from edgeopt.report.findings import findings, limit_lines, not_measured, parity_summary, stage_groups, stand_ins
 from edgeopt.report.html import to_html
 from edgeopt.report.inspect import render_bundle
 from edgeopt.report.markdown import to_markdown
-from edgeopt.report.summary import events, key_figures, layer_summary, not_measured
+from edgeopt.report.summary import key_figures, layer_summary
 from edgeopt.report.table import comparison
 from edgeopt.report.terminal import render
 from edgeopt.report.write import write_report
@@ -235,16 +238,14 @@ def test_a_large_report_renders_in_time(large_report):
     assert "24 of 500 layers are drawn" in html
 
 
-def test_missing_figures_share_a_footnote_when_they_share_a_reason(sample_report):
+def test_a_missing_figure_is_a_dash_and_a_column_nobody_has_is_left_out(sample_report, bare_report):
     table = comparison(sample_report)
-    assert table.notes == (
-        "A TensorRT engine is built on its own device, and there is none here.",
-        "the engine is not built",
-    )
     last = {column.name: cell for column, cell in zip(table.columns, table.rows[4].cells, strict=True)}
-    assert (last["latency_p50_ms"].kind, last["latency_p50_ms"].note) == ("missing", 2)
-    assert (last["drop_pp"].kind, last["drop_pp"].note) == ("missing", 1)
+    assert last["latency_p50_ms"].kind == last["drop_pp"].kind == "missing"
     assert last["size_mib"].text == "0.298"
+    absent = not_measured_figure("latency_p50_ms")
+    only = bare_report.shipped.model_copy(update={"measurements": (absent,)})
+    assert comparison(bare_report.model_copy(update={"candidates": (only,)})).columns == ()
 
 
 def test_fp32_is_the_reference_and_not_missing(sample_report):
@@ -269,20 +270,133 @@ def test_a_figure_nobody_foresaw_has_a_column_too(sample_report):
     assert table.rows[0].cells[-1].kind == "missing"
 
 
+def not_measured_figure(name, reason="no Pi is here"):
+    return Measurement(name=name, value=None, unit="ms", reason=reason)
+
+
 def test_what_was_not_measured_is_listed_with_its_reason(sample_report, bare_report):
     assert not_measured(sample_report) == (
         ("tensorrt-int8", "not built: A TensorRT engine is built on its own device, and there is none here."),
-        ("tensorrt-int8, latency p50", "the engine is not built"),
+        ("latency p50 of tensorrt-int8", "the engine is not built"),
     )
     assert ("the target itself", "No Jetson is here.") in not_measured(bare_report)
 
 
+def test_one_reason_for_many_figures_and_candidates_is_said_once(sample_report):
+    figures = (not_measured_figure("latency_p50_ms"), not_measured_figure("latency_p99_ms"))
+    status = {"status": "not_measured", "reason": "no Pi is here", "measurements": figures, "next_command": None}
+    candidates = tuple(c.model_copy(update=status) for c in sample_report.candidates)
+    target = sample_report.target.model_copy(update={"measured_here": False, "reason": "no Pi is here"})
+    report = sample_report.model_copy(update={"candidates": candidates, "target": target})
+    assert not_measured(report) == (("latency p50, latency p99", "no Pi is here"),)
+    said = report.model_copy(update={"headline": ("Not measured on the target: no Pi is here.",)})
+    assert not_measured(said) == (("latency p50, latency p99", "the target is not here"),)
+
+
 def test_an_event_is_listed_once_with_its_place(sample_report):
     doubled = sample_report.model_copy(update={"events": sample_report.events * 2})
-    assert [located.text for located in events(doubled, "warning")] == [
+    assert [finding.text for finding in findings(doubled, "warning")] == [
         "data: 360 test samples resolve drops of 0.5 pp or more."
     ]
-    assert events(sample_report, "fallback")[0].text.startswith("openvino-int8 · compile · /head/MatMul: ")
+    assert findings(sample_report, "fallback")[0].text.startswith("openvino-int8 · compile · /head/MatMul: ")
+
+
+def fallback(stage, node, message):
+    return Event(kind="fallback", stage=stage, node=node, message=message)
+
+
+def test_equal_events_of_many_nodes_are_one_line_and_each_node_is_said_once(sample_report):
+    late = [fallback("compile", f"Conv:conv_{i}", "Runs in float.") for i in range(12)]
+    events = (fallback("dialect", "conv_0", "Its output is not quantized."), *late)
+    shipped = sample_report.shipped.model_copy(update={"events": events})
+    report = sample_report.model_copy(update={"candidates": (shipped,), "events": ()})
+    assert [finding.text for finding in findings(report, "fallback")] == [
+        "openvino-int8 · dialect · conv_0: Its output is not quantized.",
+        "openvino-int8 · compile · 11 nodes ("
+        + ", ".join(f"conv_{i}" for i in range(1, 9))
+        + ", … 3 more): Runs in float.",
+    ]
+
+
+def test_an_event_of_two_candidates_names_both(sample_report):
+    events = (fallback("compile", "fc", "Runs in float."),)
+    candidates = tuple(c.model_copy(update={"events": events}) for c in sample_report.candidates[2:4])
+    report = sample_report.model_copy(update={"candidates": candidates, "events": ()})
+    (finding,) = findings(report, "fallback")
+    assert finding.text == "openvino-fp32, openvino-int8 · compile · fc: Runs in float."
+
+
+def test_what_holds_is_one_sentence_and_what_does_not_is_shown_in_full(sample_report):
+    assert parity_summary(sample_report) == (
+        "3 of 3 comparisons hold. The furthest: quantize from PyTorch FP32: SQNR 27.4 dB, agreement 100.00 % "
+        "(asked for: SQNR ≥ 10 dB, agreement ≥ 90 %)."
+    )
+    assert "FAIL" not in terminal(sample_report)
+    first, *others = sample_report.parity
+    broken = sample_report.model_copy(update={"parity": (first.model_copy(update={"passed": False}), *others)})
+    text = terminal(broken, 120)
+    assert "2 of 3 comparisons hold." in text
+    assert re.search(r"export +PyTorch FP32 +max \|Δ\| 2\.40e-06, cosine 1\.0000000 .* FAIL", text)
+    assert "<details open><summary>All 3 comparisons" in to_html(broken)
+
+
+def test_a_single_limit_is_said_once(sample_report):
+    verdict = sample_report.verdict.model_copy(update={"limits": sample_report.verdict.limits[:1]})
+    report = sample_report.model_copy(update={"verdict": verdict})
+    assert len(limit_lines(report)) == 1
+    assert terminal(report).count("INCONCLUSIVE") == 1
+    assert verdict.summary not in " ".join(terminal(report).split())
+
+
+def test_accuracy_that_another_runtime_stood_in_for_says_so(sample_report):
+    accuracy = sample_report.shipped.figure("accuracy_top1_pct")
+    stood_in = replace(accuracy, conditions={"runtime": "the portable graph on onnxruntime 1.32.0"})
+    shipped = sample_report.shipped.model_copy(update={"measurements": (stood_in,)})
+    report = sample_report.model_copy(update={"candidates": (*sample_report.candidates[:3], shipped)})
+    line = f"Accuracy of openvino-int8 is that of the portable graph on onnxruntime 1.32.0, on {accuracy.device}."
+    assert stand_ins(report) == (line,)
+    assert stand_ins(sample_report) == ()
+    for show in (terminal, to_markdown, lambda report: Page(to_html(report)).text):
+        assert line in " ".join(show(report).replace("\\", "").split())
+
+
+def test_stages_of_one_kind_are_added_up_the_longest_first(sample_report):
+    names = ("compile a", "compile b", "measure")
+    stages = tuple(s.model_copy(update={"name": n}) for s, n in zip(sample_report.stages, names, strict=False))
+    groups = stage_groups(sample_report.model_copy(update={"stages": stages}))
+    assert [(g.name, round(g.seconds, 2), g.cached) for g in groups] == [
+        ("compile", 8.15, False),
+        ("measure", 4.02, True),
+    ]
+
+
+def test_the_first_screen_answers_what_was_asked(sample_report):
+    console = Console(file=io.StringIO(), width=100)
+    measured = sample_report.model_copy(update={"candidates": sample_report.candidates[:4]})
+    render(measured, console, Path("dist/digits"))
+    first = "\n".join(console.file.getvalue().splitlines()[:24])
+    for answer in (
+        "dist/digits",
+        "openvino-int8 is shipped",
+        "1.87×",
+        "[−0.28, 0.83]",
+        "INCONCLUSIVE",
+        "onnxruntime-fp32",
+    ):
+        assert answer in first, answer
+
+
+def test_the_command_for_the_device_is_said_once_and_from_beside_the_bundle(sample_report):
+    waiting = {"next_command": "cd engine && python3 build_engine.py --verify", "shipped": True}
+    shipped = sample_report.candidates[4].model_copy(update=waiting)
+    note = Event(kind="note", stage="compile", message="engine/trtexec.sh is the same build with trtexec.")
+    report = sample_report.model_copy(update={"candidates": (shipped.model_copy(update={"events": (note,)}),)})
+    console = Console(file=io.StringIO(), width=100)
+    render(report, console, Path("dist/my bundle"))
+    assert "    cd 'my bundle'/engine && python3 build_engine.py --verify\n" in console.file.getvalue()
+    for text in (console.file.getvalue(), to_markdown(report), Page(to_html(report)).text):
+        assert text.count("--verify") == 1
+        assert text.count("trtexec.sh") == 1
 
 
 def test_the_layers_are_summed_up(sample_report, bare_report):
