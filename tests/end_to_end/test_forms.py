@@ -135,7 +135,7 @@ def test_a_folder_of_class_folders_with_images(workshop: Path) -> None:
             Image.fromarray(pixels).save(folder / f"{index}.png")
     (workshop / "photos.yaml").write_text(
         "schema_version: 1\nname: colours\ntask: classification\nsource:\n  folder: photos\nlabels: {red: 0, green: 1, blue: 2}\n"
-        "preprocessing: {resize: 18, interpolation: bilinear, crop: 16, scale: 1/255, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25], layout: NCHW}\n"
+        "preprocessing: {mode: RGB, resize: 18, interpolation: bilinear, crop: 16, scale: 1/255, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25], layout: NCHW}\n"
     )
     net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     program = torch.export.export(net, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("batch")},))
