@@ -54,7 +54,7 @@ def _candidates(plan: Plan) -> Table:
     for title in ("", "runtime", "version here", "precision", "dialect", "role"):
         table.add_column(title, overflow="fold")
     for one in plan.candidates:
-        here = one.availability.version or "none (its device builds)"
+        here = one.availability.version or "on its device"
         dialect = one.rules.dialect if one.precision == "int8" else "float"
         table.add_row(f"  {one.id}", one.rules.name, here, one.precision, dialect, one.role)
     return table

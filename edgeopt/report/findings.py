@@ -21,6 +21,7 @@ __all__ = [
     "parity_summary",
     "stage_groups",
     "stand_ins",
+    "verdict_words",
 ]
 
 STATUS_WORDS = {"measured": "", "not_built": "not built", "not_measured": MISSING, "failed": "failed"}
@@ -146,6 +147,13 @@ def stand_ins(report: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def verdict_words(report: Report) -> str:
+    """How many limits hold; what of each is said by ``limit_lines``."""
+    rows = report.verdict.limits
+    held = sum(row.status == "PASS" for row in rows)
+    return f"{held} of {len(rows)} limits hold." if rows else plain(report.verdict.summary)
+
+
 def limit_lines(report: Report) -> tuple[tuple[str, str], ...]:
     """Status and words of each limit; where there is none, of the verdict."""
     verdict = report.verdict
@@ -163,6 +171,7 @@ def parity_summary(report: Report) -> str:
         return ""
     held = sum(row.passed for row in rows)
     worst = min(rows, key=_sqnr)
+    worst = worst.model_copy(update={"figures": tuple(m for m in worst.figures if m.value is not None)})
     return (
         f"{held} of {len(rows)} comparisons hold. The furthest: {plain(worst.stage)} from {plain(worst.against)}: "
         f"{parity_figures(worst)} (asked for: {plain(worst.tolerance)})."

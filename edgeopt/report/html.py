@@ -17,6 +17,7 @@ from edgeopt.report.findings import (
     parity_summary,
     stage_groups,
     stand_ins,
+    verdict_words,
 )
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.plots import all_plots, style_of
@@ -57,6 +58,7 @@ def to_html(report: Report) -> str:
         plots=all_plots(report),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
+        verdict_words=verdict_words(report),
         device_notes=device_notes(report),
         with_interval=_WITH_INTERVAL,
         events=[(title, found) for title, kind in _EVENTS if (found := findings(report, kind)) or kind == "fallback"],

@@ -14,6 +14,7 @@ from edgeopt.report.findings import (
     parity_figures,
     parity_summary,
     stand_ins,
+    verdict_words,
 )
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
@@ -30,7 +31,7 @@ def to_markdown(report: Report) -> str:
     blocks = [
         f"# {_text(report.model.name)} → {_text(report.target.name)}",
         f"**{report.verdict.status}**"
-        + ("" if len(report.verdict.limits) == 1 else f": {_text(report.verdict.summary)}"),
+        + ("" if len(report.verdict.limits) == 1 else f": {_text(verdict_words(report))}"),
         _bullets(_text(line) for line in report.headline),
         *_section("Limits", _limits(report)),
         *_section("Candidates", _candidates(report)),

@@ -16,7 +16,6 @@ from edgeopt.bundle.document import Report
 from edgeopt.bundle.layout import ENGINE, REPORT_HTML
 from edgeopt.core.events import EventKind
 from edgeopt.report.findings import (
-    STATUS_WORDS,
     device_notes,
     findings,
     limit_lines,
@@ -25,10 +24,12 @@ from edgeopt.report.findings import (
     parity_summary,
     stage_groups,
     stand_ins,
+    verdict_words,
 )
 from edgeopt.report.format import figure, plain
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
-from edgeopt.report.table import Cell, Column, Comparison, comparison
+from edgeopt.report.table import comparison
+from edgeopt.report.terminal_table import SHIPPED, first_columns, print_table
 
 __all__ = [
     "bullet",
@@ -42,15 +43,9 @@ __all__ = [
 ]
 
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
-_SHIPPED = "★"
 _LAYERS_SHOWN = 3
 _FINDINGS_SHOWN = 8
 _FAST_S = 0.1
-# The first table: what decides. The others come further down.
-_KEY = ("accuracy_top1_pct", "drop_pp", "latency_p50_ms", "latency_ratio", "peak_memory_mib", "size_mib")
-# Beside these the interval is what decides; the other intervals are in the Markdown and HTML reports.
-_WITH_INTERVAL = ("drop_pp", "latency_ratio")
-_GAP = 2
 
 
 def render(report: Report, console: Console, bundle: Path | None = None) -> None:
@@ -127,7 +122,7 @@ def render_verdict(report: Report, console: Console) -> None:
     verdict, lines = report.verdict, limit_lines(report)
     console.print()
     if len(lines) > 1:
-        console.print(Text.assemble((verdict.status, VERDICT_STYLES[verdict.status]), "  ", plain(verdict.summary)))
+        console.print(Text.assemble((verdict.status, VERDICT_STYLES[verdict.status]), "  ", verdict_words(report)))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -141,8 +136,8 @@ def render_candidates(report: Report, console: Console) -> None:
     """Print the comparison, and whose figures these are; of many figures those that decide."""
     table = comparison(report)
     console.print()
-    _print_table(table, _first_columns(table, console), console)
-    legend = f"{_SHIPPED} shipped (objective: {plain(report.objective)}) · [low, high]: 95 % interval"
+    print_table(table, first_columns(table, console), console)
+    legend = f"{SHIPPED} shipped (objective: {plain(report.objective)}) · [low, high]: 95 % interval"
     console.print(indented(legend, "dim"))
     for line in stand_ins(report):
         console.print(indented(line, "dim"))
@@ -166,73 +161,11 @@ def render_next(report: Report, console: Console, bundle: Path | None = None) ->
 
 def _print_more(report: Report, console: Console) -> None:
     table = comparison(report)
-    first = _first_columns(table, console)
+    first = first_columns(table, console)
     columns = [index for index in range(len(table.columns)) if index not in first]
     if columns:
         console.print(section("More figures"))
-        _print_table(table, columns, console)
-
-
-def _first_columns(table: Comparison, console: Console) -> list[int]:
-    """All where they fit side by side; else those that decide."""
-    every = list(range(len(table.columns)))
-    if len(_pages(table, every, console.width)) == 1:
-        return every
-    return [index for index in every if table.columns[index].name in _KEY]
-
-
-def _print_table(table: Comparison, columns: Sequence[int], console: Console) -> None:
-    """In as many tables as the width asks for."""
-    for number, page in enumerate(_pages(table, columns, console.width)):
-        if number:
-            console.print()
-        console.print(_candidate_table(table, page))
-
-
-def _pages(table: Comparison, columns: Sequence[int], width: int) -> list[list[int]]:
-    """Which of the columns go side by side: as many as fit ``width``, the rest below."""
-    first = max(len(_name(row.candidate.id, row.candidate.status, shipped=True)) for row in table.rows) + _GAP
-    pages: list[list[int]] = [[]]
-    used = first
-    for index in columns:
-        column = table.columns[index]
-        texts = [line for row in table.rows for line, _ in _styled(row.cells[index], column)]
-        need = max(len(line) for line in (*column.lines, *texts)) + _GAP
-        if pages[-1] and used + need > width:
-            pages.append([])
-            used = first
-        pages[-1].append(index)
-        used += need
-    return pages
-
-
-def _candidate_table(table: Comparison, columns: Sequence[int]) -> Table:
-    view = Table(box=None, padding=(0, _GAP, 0, 0), collapse_padding=True, pad_edge=False, header_style="dim")
-    view.add_column("", overflow="fold")
-    for index in columns:
-        view.add_column(Text("\n".join(table.columns[index].lines)), justify="right", no_wrap=True)
-    for row in table.rows:
-        cells = [
-            Text("\n").join(Text(text, style=style) for text, style in _styled(row.cells[i], table.columns[i]))
-            for i in columns
-        ]
-        name = Text(_name(row.candidate.id, row.candidate.status, shipped=row.candidate.shipped))
-        view.add_row(name, *cells, style="bold" if row.candidate.shipped else "")
-    return view
-
-
-def _name(candidate: str, status: str, *, shipped: bool) -> str:
-    """What was only not timed has figures beside it that say so; what does not exist is marked."""
-    mark = f" ({STATUS_WORDS[status]})" if status in ("failed", "not_built") else ""
-    return f"{_SHIPPED if shipped else ' '} {plain(candidate)}{mark}"
-
-
-def _styled(cell: Cell, column: Column) -> list[tuple[str, str]]:
-    """The cell's lines and their styles."""
-    if cell.kind == "missing":
-        return [("–", "dim")]
-    lines = [(cell.text, "dim" if cell.kind == "reference" else "")]
-    return [*lines, (cell.interval, "dim")] if cell.interval and column.name in _WITH_INTERVAL else lines
+        print_table(table, columns, console)
 
 
 def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
