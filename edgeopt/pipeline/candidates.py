@@ -234,7 +234,7 @@ def _candidate(
         runtime=planned.rules.name,
         runtime_version=engine.runtime_version if engine else planned.availability.version or "",
         precision=planned.precision,
-        dialect=planned.rules.dialect if planned.precision == "int8" else "float",
+        dialect=planned.dialect,
         role=planned.role,
         status=status,
         reason=reason,

@@ -198,8 +198,9 @@ def _load(context: RunContext, options: CompileOptions) -> Loaded:
 def _graphs(run: _Run, samples: ParityInputs) -> dict[str, Graph]:
     """The portable graph of each precision in the plan."""
     graphs = {"fp32": float_graph(run.context, run.loaded, run.plan, samples)}
-    if run.plan.precision == "int8" and run.data is not None:
+    if run.plan.precision.startswith("int8") and run.data is not None:
         graphs["int8"] = int8_graph(run.context, run.loaded, run.plan, samples, data=run.data, base=graphs["fp32"])
-    if run.plan.precision == "fp16":
-        graphs["fp16"] = float16_graph(run.context, run.loaded, run.plan, samples, graphs["fp32"])
+    if run.plan.precision in {"fp16", "int8-fp16"}:
+        base = graphs.get("int8", graphs["fp32"])
+        graphs[run.plan.precision] = float16_graph(run.context, run.loaded, run.plan, samples, base)
     return graphs

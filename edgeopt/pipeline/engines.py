@@ -89,7 +89,7 @@ def build_witness(context: RunContext, plan: Plan, built: Built) -> Witness | No
         name=name,
         dialect="float",  # the neutral graph as it is: slower, and computed as written
         versions="",
-        precisions=("fp32", "fp16", "int8"),
+        precisions=("fp32", "fp16", "int8", "int8-fp16"),
         opset_max=plan.target.opset,
     )
     key = {
@@ -117,7 +117,7 @@ def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) 
     rules, backend = planned.rules, BACKENDS[planned.rules.name]
     (folder / "engine").mkdir()
     (folder / "dialect").mkdir()
-    dialect = rules.dialect if planned.precision == "int8" else "float"
+    dialect = planned.dialect
     written = apply_dialect(dialect, graph.path, folder / "dialect" / "model.onnx")
     findings = backend.check(written.path, plan.target, rules)
     fatal = [f"{f.rule} {f.node or ''}: {f.message}" for f in findings if f.severity == "error"]

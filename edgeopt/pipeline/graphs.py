@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -105,7 +106,7 @@ def int8_graph(
 
 
 def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph) -> Graph:
-    """Convert the FP32 graph ``base`` to FP16, inputs and outputs left as they are."""
+    """Convert what is FP32 in ``base`` (FP32 or int8) to FP16, inputs and outputs left as they are."""
     from edgeopt.graph.float16 import convert_float16
 
     config = plan.recipe.step(Convert)
@@ -115,7 +116,9 @@ def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Pari
         outputs = _ordered(run_onnx(folder / "model.onnx", samples.named(loaded.model)), loaded)
         row = _compare(base.reference, outputs, plan, samples, stage="convert float16", kind="int8")
         _demand(row, lambda: None)
-        _write(folder, reference=base.reference, parity=[row], events=list(result.events))
+        if base.calibration is not None:
+            shutil.copyfile(base.calibration, folder / "calibration.json")
+        _write(folder, reference=base.reference, parity=[row], events=list(result.events), layers=base.layers)
 
     key = {
         "graph": hash_file(base.path),
@@ -348,5 +351,5 @@ def _read(folder: Path, context: RunContext) -> Graph:
 
 
 def _versions() -> dict[str, str]:
-    names = ("torch", "torchao", "onnx", "onnx-ir", "onnxscript", "onnxslim", "numpy")
+    names = ("torch", "torchao", "onnx", "onnx-ir", "onnxscript", "numpy")
     return {name: version(name) for name in names}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from edgeopt.backends.base import Availability
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
+from edgeopt.recipes.check import precision_of
 from edgeopt.recipes.schema import Convert, Quantize, Recipe
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
@@ -30,6 +31,11 @@ class PlannedCandidate:
     precision: Precision
     role: Literal["reference", "candidate"]
     availability: Availability
+
+    @property
+    def dialect(self) -> str:
+        """How its graph is written: the runtime's own dialect where there are Q/DQ, else ``float``."""
+        return self.rules.dialect if self.precision.startswith("int8") else "float"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,7 @@ class Plan:
     @property
     def precision(self) -> Precision:
         """What the recipe makes of the model."""
-        return recipe_precision(self.recipe)
+        return precision_of(self.recipe)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as ``--dry-run --json`` prints it."""
@@ -100,20 +106,13 @@ class Plan:
         return [*names, "judge, write the bundle"]
 
 
-def recipe_precision(recipe: Recipe) -> Precision:
-    """The precision that a recipe ends in."""
-    if recipe.step(Quantize) is not None:
-        return "int8"
-    return "fp16" if recipe.step(Convert) is not None else "fp32"
-
-
 def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_here: bool, measured_reason: str) -> Plan:
     """Decide the candidates of a recipe on a target.
 
     Raises:
         BackendError: None of the target's runtimes is installed here.
     """
-    precision = recipe_precision(recipe)
+    precision = precision_of(recipe)
     candidates: list[PlannedCandidate] = []
     left_out: list[str] = []
     for rules in target.runtimes:

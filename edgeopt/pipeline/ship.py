@@ -51,7 +51,6 @@ _LIBRARIES = (
     "onnx-ir",
     "onnxruntime",
     "onnxscript",
-    "onnxslim",
     "openvino",
     "tensorrt",
     "tensorrt-rtx",
@@ -217,7 +216,7 @@ def _manifest(options: CompileOptions, plan: Plan, model: TrainedModel, data: Da
         runtime=engine.runtime,
         runtime_version=engine.runtime_version,
         precision=planned.precision,
-        dialect=planned.rules.dialect if planned.precision == "int8" else "float",
+        dialect=planned.dialect,
         engine=EngineRecord.of(engine),
         contract=Contract(
             inputs=inputs,

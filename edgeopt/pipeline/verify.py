@@ -24,6 +24,7 @@ TOLERANCES: dict[str, tuple[float, str]] = {
     "fp32": (1e-4, "1e-4 of each output's range"),
     "fp16": (5e-3, "5e-3 of each output's range"),
     "int8": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
+    "int8-fp16": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
 }
 
 

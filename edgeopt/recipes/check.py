@@ -8,7 +8,7 @@ from edgeopt.core.errors import RecipeError
 from edgeopt.recipes.schema import Convert, Quantize, Recipe
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
-__all__ = ["check", "default_recipe_name", "precisions_of", "runtimes_for"]
+__all__ = ["check", "default_recipe_name", "precision_of", "runtimes_for"]
 
 
 def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, model_opset: int | None = None) -> None:
@@ -37,22 +37,16 @@ def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, mode
         )
 
 
-def precisions_of(recipe: Recipe) -> tuple[Precision, ...]:
-    """What the recipe's artifact computes in, the smallest first; ``("fp32",)`` where no step changes it.
-
-    Quantized and converted means int8 where layers are quantized and fp16 in between.
-    """
-    found: tuple[Precision, ...] = ()
+def precision_of(recipe: Recipe) -> Precision:
+    """What the recipe's artifact computes in: ``fp32`` where no step changes it."""
     if recipe.step(Quantize):
-        found += ("int8",)
-    if recipe.step(Convert):
-        found += ("fp16",)
-    return found or ("fp32",)
+        return "int8-fp16" if recipe.step(Convert) else "int8"
+    return "fp16" if recipe.step(Convert) else "fp32"
 
 
 def runtimes_for(recipe: Recipe, target: Target) -> tuple[RuntimeRules, ...]:
-    """The target's runtimes that offer every precision of the recipe, in the target's order."""
-    return tuple(rules for rules in target.runtimes if set(precisions_of(recipe)) <= set(rules.precisions))
+    """The target's runtimes that offer the recipe's precision, in the target's order."""
+    return tuple(rules for rules in target.runtimes if precision_of(recipe) in rules.precisions)
 
 
 def default_recipe_name(target: Target, has_data: bool) -> tuple[str, str]:
@@ -92,10 +86,9 @@ def _option_conflicts(recipe: Recipe) -> Iterator[str]:
 def _target_conflicts(recipe: Recipe, target: Target) -> Iterator[str]:
     if runtimes_for(recipe, target):
         return
-    wanted = " with ".join(precisions_of(recipe))
     offers = "; ".join(f"{rules.name}: {', '.join(rules.precisions)}" for rules in target.runtimes)
     yield (
-        f"no runtime of {target.name} runs {wanted} to advantage ({offers}); "
+        f"no runtime of {target.name} runs {precision_of(recipe)} to advantage ({offers}); "
         f"use the recipe {target.default_recipe!r} with data or {target.float_recipe!r} without."
     )
 

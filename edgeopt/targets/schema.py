@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "Target"]
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
+"""What an artifact computes in; ``int8-fp16``: int8 where layers are quantized, float16 in between."""
 OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add"]
 
 

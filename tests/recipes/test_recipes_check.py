@@ -4,7 +4,7 @@ import pytest
 
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes import validate
-from edgeopt.recipes.check import check, default_recipe_name, precisions_of, runtimes_for
+from edgeopt.recipes.check import check, default_recipe_name, precision_of, runtimes_for
 from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Convert, Quantize, Recipe
 from edgeopt.targets.load import find_target, list_targets
@@ -54,11 +54,11 @@ def test_float16_is_refused_where_the_runtime_has_no_kernels_for_it():
     )
 
 
-def test_int8_with_float16_between_needs_one_runtime_that_has_both():
+def test_int8_with_float16_between_needs_a_runtime_that_mixes_them():
     both = recipe(QUANTIZE, CONVERT)
     check(both, find_target("jetson"), has_data=True, is_onnx=False)
-    assert precisions_of(both) == ("int8", "fp16")
-    refuse(both, match="runs int8 with fp16 to advantage")
+    assert precision_of(both) == "int8-fp16"
+    refuse(both, match="runs int8-fp16 to advantage")
 
 
 def test_runtimes_are_those_that_offer_the_recipes_precision():

@@ -9,7 +9,7 @@ from edgeopt.recipes import load
 from edgeopt.recipes.load import dump_recipe, list_recipes, load_recipe, shipped_folder
 from edgeopt.recipes.schema import Convert, Export, Limits, Measure, ParityLimits, Quantize, Recipe
 
-SHIPPED = ["fp16", "fp32", "int8-ptq", "int8-ptq-accurate"]
+SHIPPED = ["fp16", "fp32", "int8-ptq", "int8-ptq-accurate", "int8-ptq-fp16"]
 
 
 def write(folder, text, name="mine.yaml"):
