@@ -129,7 +129,10 @@ def compile_(  # one parameter per option
         render(report, console)
         console.print(f"Bundle: {bundle.directory}\nReport: {bundle.directory / 'report.html'}", soft_wrap=True)
     if require_engine and report.shipped.status == "not_built":
-        click.echo(f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}", err=True)
+        click.echo(
+            f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}",
+            err=True,
+        )
         return 4
     return 4 if report.verdict.status == "FAIL" else 0
 
