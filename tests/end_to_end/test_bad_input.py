@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from bad_inputs import CASES, FAST, Case, Unavailable, World, compiled, made_beside, new_world
@@ -61,13 +62,17 @@ def message_of(errors: str) -> str:
     return "\n".join(lines).removeprefix("Error: ")
 
 
+def temporary_files(folder: Path) -> list[str]:
+    """Without the folder of locks, which runs share, and the one that torch makes when it is imported."""
+    return [p.name for p in folder.iterdir() if not p.name.startswith(("edgeopt-locks-", "torchinductor_"))]
+
+
 def nothing_is_left(case: Case, world: World) -> None:
     assert not world.marker.exists(), "code in the file was executed"
     left = made_beside(world)
     kept = [str(world.output), *(str(world.output / name) for name in case.kept)] if case.kept else []
     assert left == kept
-    scratch = Path(tempfile.gettempdir())
-    assert [p.name for p in scratch.iterdir() if not p.name.startswith("edgeopt-locks-")] == []
+    assert temporary_files(Path(tempfile.gettempdir())) == []
     cache = Path(os.environ["EDGEOPT_CACHE_DIR"])
     assert list(cache.glob("*/.partial-*")) == []
 
@@ -148,6 +153,16 @@ def old_bundle(mlp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def test_a_bundle_is_not_judged_on_data_that_does_not_fit(
+    old_bundle: Path, world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = world.npz(x=np.zeros((100, 21), np.float32))
+    assert run(cli, ["eval", str(old_bundle), "--data", str(data)]) == 1
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "samples of [21], where the model takes [20]" in message_of(captured.err)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("when", ["while the model is loaded", "while an agent measures"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
@@ -190,5 +205,5 @@ def test_an_interrupted_run_leaves_the_old_bundle_and_no_agent(
     assert started.returncode == 130, errors
     said = [line for line in errors.splitlines() if line and not PROGRESS.fullmatch(line)]
     assert said == ["Interrupted. Nothing was left half written; the next run resumes from the cache."]
-    assert [path.name for path in scratch.iterdir() if not path.name.startswith("edgeopt-locks-")] == []
+    assert temporary_files(scratch) == []
     assert list(cache.glob("*/.partial-*")) == []
