@@ -77,7 +77,9 @@ def demand_finite(outputs: Sequence[np.ndarray], whose: str, rows: np.ndarray, o
     """
     for index, array in enumerate(outputs):
         for start in range(0, len(array), _ROWS):
-            finite = np.isfinite(array[start : start + _ROWS]).reshape(len(array[start : start + _ROWS]), -1).all(axis=1)
+            finite = (
+                np.isfinite(array[start : start + _ROWS]).reshape(len(array[start : start + _ROWS]), -1).all(axis=1)
+            )
             if not finite.all():
                 sample = int(rows[start + int(np.argmin(finite))])
                 raise ModelError(

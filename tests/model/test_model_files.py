@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -162,6 +163,13 @@ class TestStore:
             strict=True,
         ):
             np.testing.assert_array_equal(got, expected)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    def test_a_full_disk_is_an_error_where_torch_itself_would_abort(self, tmp_path, archive):
+        (tmp_path / "stored").mkdir()
+        (tmp_path / "stored" / "program.pt2").symlink_to("/dev/full")
+        with pytest.raises(OSError, match="No space left"):
+            save_model(load_model(archive), tmp_path / "stored")
 
     def test_an_onnx_model_is_stored_with_its_data(self, tmp_path):
         external(tmp_path / "m.onnx", "w.bin")
