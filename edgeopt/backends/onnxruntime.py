@@ -150,8 +150,8 @@ def float_nodes(path: Path, options: Mapping[str, Any], graph: Graph) -> list[st
     if not graph.quantized:
         return []
     import onnx  # noqa: PLC0415
-    import onnxruntime as ort  # noqa: PLC0415
 
+    ort = runner.import_onnxruntime()
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         optimized = Path(folder) / "optimized.onnx"
         made = runner.session_options(ort, options, 1)

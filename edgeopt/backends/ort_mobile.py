@@ -124,6 +124,7 @@ def _convert(source: Path, made: Path) -> None:
     command = [sys.executable, "-P", "-c", _FIXED_ADDRESSES, "-m", "onnxruntime.tools.convert_onnx_models_to_ort"]
     command += arguments
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ORT_CONVERT_")}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment, check=False)
     except subprocess.TimeoutExpired as error:

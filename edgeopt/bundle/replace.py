@@ -62,8 +62,9 @@ def clean_leftovers(destination: Path) -> None:
             _delete(aside)
         else:
             aside.rename(destination)
-    for partial in _stale_siblings(destination, "partial"):
-        _delete(partial)
+    for purpose in ("partial", "probe"):
+        for stale in _stale_siblings(destination, purpose):
+            _delete(stale)
 
 
 def _exchange(one: Path, other: Path) -> bool:

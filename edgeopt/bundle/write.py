@@ -70,7 +70,7 @@ def check_destination(destination: Path) -> Path:
 
     Raises:
         BundleError: A file is there, or a folder that is neither empty nor an edgeopt bundle, or a bundle to which
-            someone added files of their own, or the nearest existing parent is not writable.
+            someone added files of their own, or nothing can be made in the nearest existing parent.
     """
     destination = Path(destination)
     try:
@@ -84,9 +84,21 @@ def check_destination(destination: Path) -> Path:
         raise BundleError("The bundle's destination cannot be looked at.", got=f"{destination}: {error}") from error
     if not parent.is_dir():
         raise BundleError("The bundle's destination lies below a file.", got=parent, fix="Give another folder with -o.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise BundleError("The bundle's folder is not writable.", got=parent, fix="Give another folder with -o.")
+    with _explained(destination):
+        _probe(parent, destination.name)
     return destination
+
+
+def _probe(parent: Path, name: str) -> None:
+    """Write a little and take it away again: what permissions allow can still fail (/proc, read-only, a full disk)."""
+    probe = new_sibling(parent / name, "probe")
+    try:
+        probe.mkdir()
+        (probe / "page").write_bytes(bytes(4096))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(parent)) from error  # nobody knows the probe's name
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
 
 
 def _refuse_foreign(directory: Path) -> None:

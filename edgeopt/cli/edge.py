@@ -21,6 +21,8 @@ def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 -
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
+        if as_json:
+            _document(error, error.format_message())
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -41,11 +43,15 @@ def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 -
 
 def _say(error: Exception, *, as_json: bool) -> None:
     if as_json:
-        import json
-
-        details = {key: getattr(error, key) for key in ("what", "fix")} | {"got": _text(getattr(error, "got", None))}
-        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error), **details}}))
+        _document(error, str(error))
     click.echo(f"Error: {error}", err=True)
+
+
+def _document(error: Exception, message: str) -> None:
+    import json
+
+    details = {key: _text(getattr(error, key, None)) for key in ("what", "got", "fix")}
+    click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message, **details}}))
 
 
 def _text(value: object) -> str | None:

@@ -26,11 +26,12 @@ from edgeopt.data.scan import Pool, Scan, WithoutLabels
 from edgeopt.data.shipped import shipped_sets
 from edgeopt.data.splits import make_splits, overlaps
 
-__all__ = ["load_data"]
+__all__ = ["check_data", "load_data"]
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _ARRAY_KEY = re.compile(r"[xy](_|/|$)")
 _INSIDE = "manifest.yaml"
+_MANIFESTS = (".yaml", ".yml")
 _FORMS = "a manifest (.yaml), an .npz, a folder of class folders, package.module:callable, or the name of a shipped set"
 
 
@@ -91,21 +92,41 @@ def load_data(
     )
 
 
+def check_data(spec: str | Path | Any) -> None:
+    """Whether there is such data, and its manifest (where it has one) is well formed; the model is not needed for that.
+
+    Raises:
+        DataError: As ``load_data`` raises it for what is not there or is of no known kind.
+    """
+    if isinstance(spec, str | Path):
+        place = _locate(spec)
+        if isinstance(place, Path) and place.suffix in _MANIFESTS:
+            read_manifest(place)
+
+
 def _open(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> _Opened:
     if not isinstance(spec, str | Path):
         return _open_object(spec, inputs)
+    place = _locate(spec)
+    if isinstance(place, str):
+        return _Opened(name=place, pools=mapped_pools(call_factory(place), place, inputs=inputs, values=None))
+    if place.suffix in _MANIFESTS:
+        return _open_manifest(place, inputs, outputs)
+    return _Opened(name=place.stem, pools=npz_pools(place, inputs=inputs, values=None))
+
+
+def _locate(spec: str | Path) -> Path | str:
+    """The manifest or ``.npz`` that ``spec`` means, or the factory's name."""
     text, path = str(spec), Path(spec).expanduser()
     shipped = shipped_sets()
     if path.is_dir() and (text not in shipped or (path / _INSIDE).is_file()):
         path = _manifest_of(path)
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return _open_manifest(path, inputs, outputs)
-    if path.is_file() and path.suffix == ".npz":
-        return _Opened(name=path.stem, pools=npz_pools(path, inputs=inputs, values=None))
+    if path.is_file() and path.suffix in (*_MANIFESTS, ".npz"):
+        return path
     if _FACTORY.fullmatch(text):
-        return _Opened(name=text, pools=mapped_pools(call_factory(text), text, inputs=inputs, values=None))
+        return text
     if text in shipped:
-        return _open_manifest(shipped[text], inputs, outputs)
+        return shipped[text]
     known = ", ".join(nearest_first(text, shipped))
     raise DataError(
         "The data's kind is not known." if path.exists() else "There is no such data.",
@@ -218,7 +239,13 @@ def _task(opened: _Opened) -> Task:
     task: Task = asked or ("classification" if labelled else "unlabelled")
     for name, pool in opened.pools.items():
         if not len(pool):
-            raise DataError(f"Empty split: {name} has no samples.", got=f"0 samples in {pool.where}")
+            raise DataError(
+                f"Empty split: {name} has no samples.",
+                got=f"0 samples in {pool.where}",
+                fix="Give it samples, or leave it out: what is missing is split off test."
+                if name != "test"
+                else "Give the labelled samples that the artifact is to be judged on.",
+            )
         if task == "classification" and name in ("tune", "train") and not pool.labelled:
             raise DataError(
                 f"The {name} split has no labels.", got=pool.where, fix="Add them; only calibration does without."

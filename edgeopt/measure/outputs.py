@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,12 +109,19 @@ def _keep(kept: dict[str, np.memmap], directory: Path, file: Path, *, start: int
             array = outputs[name]
             if name not in kept:
                 # Numbered: an output's name may hold what a file's cannot.
-                kept[name] = np.lib.format.open_memmap(
-                    directory / f"output-{index}.npy", mode="w+", dtype=array.dtype, shape=(total, *array.shape[1:])
-                )
+                path, shape = directory / f"output-{index}.npy", (total, *array.shape[1:])
+                kept[name] = np.lib.format.open_memmap(path, mode="w+", dtype=array.dtype, shape=shape)
+                _reserve(path)
             if array.shape != (size, *kept[name].shape[1:]):
                 raise DeviceError(
                     f"Output {name!r} changed its shape in the middle of the data.",
                     got=f"{list(array.shape)} for {size} samples, before that {list(kept[name].shape[1:])} each",
                 )
             kept[name][start : start + size] = array
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's space now: a mapped write to a full disk kills the process (SIGBUS), this is an OSError."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgeopt.model.trained import TrainedModel
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+    from typing_extensions import Buffer
 
 __all__ = ["load_program", "load_stored", "save_model"]
 
@@ -108,10 +110,29 @@ def _save_program(program: ExportedProgram, path: Path) -> Path:
     # torch stores the example inputs with their whole storage: perhaps the user's data set.
     program.example_inputs = None
     try:
-        torch.export.save(program, path)
+        with _Careful(path, "w") as file:
+            torch.export.save(program, file)
+        if file.error is not None:
+            raise file.error
     finally:
         program.example_inputs = examples
     return path
+
+
+class _Careful(io.FileIO):
+    """A file for torch to write to. An error is kept for later: raised inside torch's writer, it aborts the process."""
+
+    error: OSError | None = None
+
+    def write(self, content: Buffer) -> int:
+        """Write all of it, or, after the first error, pretend to."""
+        view, done = memoryview(content).cast("B"), 0
+        try:
+            while self.error is None and done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self.error = error
+        return len(view)
 
 
 def _copy_onnx(source: Path, folder: Path) -> list[Path]:

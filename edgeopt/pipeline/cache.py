@@ -24,6 +24,7 @@ from edgeopt.core.fingerprint import hash_file, hash_json
 __all__ = ["CacheEntry", "Outcome", "StageCache", "default_cache_root", "source_hash"]
 
 _RECORD = "stage.json"
+_LITTLE = 16 * 1024  # bytes; a disk with less is full
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -132,13 +133,15 @@ class StageCache:
             (partial / _RECORD).write_text(json.dumps(inputs, sort_keys=True, indent=1))
             shutil.rmtree(final, ignore_errors=True)  # an entry without its record is not one
             partial.rename(final)
-        except OSError as error:
-            if error.errno not in _DISK:
+        except Exception as error:
+            # Native code says "iostream error" for a full disk, and a runtime would be blamed for it.
+            full = shutil.disk_usage(partial).free < _LITTLE
+            if not full and not (isinstance(error, OSError) and error.errno in _DISK):
                 raise
             raise EdgeOptError(
-                "A stage's result cannot be kept in the cache.",
-                got=f"{final.parent}: {error}",
-                fix="Free some space (edgeopt cache clear), set EDGEOPT_CACHE_DIR, or pass --no-cache.",
+                "A stage's files cannot be written" + (": the disk is full." if full else "."),
+                got=f"{error} (cache: {final.parent}; temporary files: {tempfile.gettempdir()})",
+                fix="Free some space (edgeopt cache clear), set EDGEOPT_CACHE_DIR or TMPDIR, or pass --no-cache.",
             ) from error
         finally:
             with contextlib.suppress(OSError):

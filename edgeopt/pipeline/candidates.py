@@ -19,7 +19,7 @@ from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import Built, build_witness
 from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.plan import Plan
-from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.pipeline.samples import ParityInputs, demand_finite
 
 __all__ = ["Judged", "judge_candidates"]
 
@@ -96,8 +96,8 @@ def judge_candidates(
     trials = [_try(bench, one) for one in built]
     for trial in trials:
         _hold_against_others(bench, trial, trials)
+    test = _test_outputs(bench, trials)  # before the clock: what is wrong here makes every time worthless
     figures = _speed(bench, trials)
-    test = _test_outputs(bench, trials)
     candidates = tuple(_candidate(bench, trial, trials, figures, test) for trial in trials)
     outputs = {trial.built.planned.id: trial.outputs for trial in trials}
     return Judged(candidates=candidates, built=tuple(built), outputs=outputs, info=bench.info)
@@ -189,11 +189,16 @@ def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, tuple[np
     if bench.data is None:
         return {}
     test = bench.data.splits["test"]
-    return {
-        trial.built.planned.id: _collect(bench, trial, test, f"evaluate {trial.built.planned.id}")
-        for trial in trials
-        if trial.engine is not None
-    }
+    outputs = {}
+    for trial in trials:
+        planned = trial.built.planned
+        if trial.engine is not None:
+            outputs[planned.id] = _collect(bench, trial, test, f"evaluate {planned.id}")
+            if planned.precision == "fp32":
+                demand_finite(
+                    outputs[planned.id], "The model's own outputs", test.indices, f"{len(test)} of the test split"
+                )
+    return outputs
 
 
 def _speed(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, Figures]:

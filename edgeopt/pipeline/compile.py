@@ -15,7 +15,7 @@ from edgeopt.bundle.write import check_destination
 from edgeopt.core.events import Event, ProgressListener, ignore_progress
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Dataset
-from edgeopt.data.load import load_data
+from edgeopt.data.load import check_data, load_data
 from edgeopt.devices.registry import open_device
 from edgeopt.model.identity import identify
 from edgeopt.model.sniff import sniff
@@ -124,6 +124,8 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_
     plan = _plan(options)
     name = Path(options.model).stem if isinstance(options.model, (str, Path)) else type(options.model).__name__
     check_destination(options.destination(name, plan.target.name))
+    if options.data is not None:
+        check_data(options.data)
     device = open_device(options.device)
     cache = StageCache(enabled=options.use_cache)
     try:

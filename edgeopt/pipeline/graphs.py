@@ -26,7 +26,7 @@ from edgeopt.pipeline import records
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.host import run_onnx
 from edgeopt.pipeline.plan import Plan
-from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.pipeline.samples import ParityInputs, demand_finite
 from edgeopt.recipes.schema import Convert, Quantize
 
 __all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph"]
@@ -138,7 +138,7 @@ def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInput
     model, path = loaded.model, folder / "model.onnx"
     program = load_program(loaded.directory)
     reference = reference_outputs(program, samples.arrays)
-    _demand_finite(reference, "The model's own outputs", samples)
+    demand_finite(reference, "The model's own outputs", samples.rows, samples.origin)
     result = export_onnx(
         program,
         model.inputs,
@@ -166,7 +166,7 @@ def _adopt_onnx(folder: Path, loaded: Loaded, samples: ParityInputs) -> None:
     save_onnx(load_onnx(loaded.model.onnx_path), path)
     outputs = run_onnx(path, samples.named(loaded.model))
     reference = tuple(outputs[spec.name] for spec in loaded.model.outputs)
-    _demand_finite(reference, "The model's own outputs", samples)
+    demand_finite(reference, "The model's own outputs", samples.rows, samples.origin)
     _write(folder, reference=reference, parity=[], events=[])
 
 
@@ -196,7 +196,7 @@ def _export_int8(
     if program is None:
         raise GraphError("The quantize step returned no program.")
     quantized = reference_outputs(program, samples.arrays)
-    _demand_finite(quantized, "The quantized model's outputs", samples)
+    demand_finite(quantized, "The quantized model's outputs", samples.rows, samples.origin)
     exported = export_onnx(
         program,
         loaded.model.inputs,
@@ -305,17 +305,6 @@ def _demand(row: ParityRow, find_node: Callable[[], str | None]) -> None:
         fix=f"Allowed: {row.tolerance}. Loosen it with --set parity.…, or leave the node out with "
         "--set steps.quantize.skip=[PATTERN].",
     )
-
-
-def _demand_finite(outputs: tuple[np.ndarray, ...], whose: str, samples: ParityInputs) -> None:
-    for index, array in enumerate(outputs):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            first = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise ModelError(
-                f"{whose} hold NaN or infinite values.",
-                got=f"output {index}, sample {first} of {samples.origin}",
-                fix="Repair the model before compressing it; edgeopt changes no numerics to hide this.",
-            )
 
 
 def _write(

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeopt.core.errors import ModelError
 from edgeopt.core.fingerprint import hash_array, hash_json
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Batch, Dataset, Split
 from edgeopt.model.trained import TrainedModel
 
-__all__ = ["ParityInputs", "parity_inputs"]
+__all__ = ["ParityInputs", "demand_finite", "parity_inputs"]
+
+_ROWS = 4096  # looked at at once: outputs of a whole split are read from disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +25,14 @@ class ParityInputs:
     Attributes:
         arrays: One array [N, …] per model input, in order.
         split: The same samples as a split, for whoever reads in batches.
+        rows: int64 [N], which samples of their source they are.
         origin: ``64 samples of the tune split``.
         classification: Whether the first output holds one score per class.
     """
 
     arrays: tuple[np.ndarray, ...]
     split: Split
+    rows: np.ndarray
     origin: str
     classification: bool
 
@@ -47,12 +52,42 @@ def parity_inputs(model: TrainedModel, data: Dataset | None, count: int, seed: i
     """
     if data is None:
         arrays = _random(model.inputs, count, seed)
-        return _pack(arrays, f"{len(arrays[0])} random inputs (seed {seed})", classification=False)
+        rows = np.arange(len(arrays[0]))
+        return _pack(arrays, rows, f"{len(arrays[0])} random inputs (seed {seed})", classification=False)
     name = "tune" if "tune" in data.splits else "test"
-    batches = list(data.splits[name].batches(256, count))  # type: ignore[index]
+    split = data.splits[name]  # type: ignore[index]
+    batches = list(split.batches(256, count))
     arrays = tuple(np.concatenate(parts) for parts in zip(*(batch.inputs for batch in batches), strict=True))
     classification = data.task == "classification"
-    return _pack(arrays, f"{len(arrays[0])} samples of the {name} split", classification=classification)
+    origin = f"{len(arrays[0])} samples of the {name} split"
+    return _pack(arrays, split.indices[:count], origin, classification=classification)
+
+
+def demand_finite(outputs: Sequence[np.ndarray], whose: str, rows: np.ndarray, origin: str) -> None:
+    """Stop where a model gives NaN or infinity.
+
+    Args:
+        outputs: One array [N, …] per output.
+        whose: ``The model's own outputs``.
+        rows: int64 [N], which samples of their source the inputs were.
+        origin: What they are taken from, in words.
+
+    Raises:
+        ModelError: The first such sample is named.
+    """
+    for index, array in enumerate(outputs):
+        for start in range(0, len(array), _ROWS):
+            finite = (
+                np.isfinite(array[start : start + _ROWS]).reshape(len(array[start : start + _ROWS]), -1).all(axis=1)
+            )
+            if not finite.all():
+                sample = int(rows[start + int(np.argmin(finite))])
+                raise ModelError(
+                    f"{whose} hold NaN or infinite values.",
+                    got=f"output {index} for sample {sample}, one of {origin}",
+                    fix="Look at that sample, and repair the model before compressing it (an overflow, a division, a "
+                    "logarithm); edgeopt changes no numerics to hide this.",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +103,7 @@ class _InMemory:
         return Batch(inputs=tuple(array[list(indices)] for array in self.arrays), labels=None)
 
 
-def _pack(arrays: tuple[np.ndarray, ...], origin: str, *, classification: bool) -> ParityInputs:
+def _pack(arrays: tuple[np.ndarray, ...], rows: np.ndarray, origin: str, *, classification: bool) -> ParityInputs:
     split = Split(
         name="tune",
         source=_InMemory(arrays),
@@ -76,7 +111,7 @@ def _pack(arrays: tuple[np.ndarray, ...], origin: str, *, classification: bool) 
         how=origin,
         fingerprint=hash_json([hash_array(array) for array in arrays]),
     )
-    return ParityInputs(arrays=arrays, split=split, origin=origin, classification=classification)
+    return ParityInputs(arrays=arrays, split=split, rows=rows, origin=origin, classification=classification)
 
 
 def _random(specs: Sequence[TensorSpec], count: int, seed: int) -> tuple[np.ndarray, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -160,3 +163,10 @@ def test_the_mobile_file_has_no_kernel_of_this_machine_alone(save, empty):
     if platform.machine() == "x86_64":
         domains = {node.domain for node in onnx.load(engine.directory / "here.onnx").graph.node}
         assert "com.microsoft.nchwc" in domains
+
+
+def test_importing_onnxruntime_through_us_starts_no_telemetry(tmp_path):
+    clean = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    code = "from edgeopt.agent.runners.onnxruntime import import_onnxruntime as take; take()"
+    subprocess.run([sys.executable, "-c", code], env=clean | {"TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -133,15 +133,28 @@ def test_a_destination_below_a_file_is_refused(tmp_path):
 
 
 def test_an_unwritable_parent_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(BundleError, match=r"folder is not writable.*-o"):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(BundleError, match=rf"cannot be written.*{tmp_path}: Read-only file system.*-o"):
         check_destination(tmp_path / "linear")
+
+
+def test_a_full_disk_is_refused_before_the_work_and_keeps_no_probe(tmp_path, monkeypatch):
+    def refuse(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(BundleError, match="disk is full"):
+        check_destination(tmp_path / "linear")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_parent_is_refused(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(BundleError, match="folder is not writable"):
+    with pytest.raises(BundleError, match=r"cannot be written.*Permission denied"):
         sample_bundle(tmp_path / "linear")
 
 

@@ -1,13 +1,12 @@
-"""Archives, made hostile in one place each."""
+"""Small nets, and an archive to tamper with."""
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hostile
 import pytest
 import torch
 from model_nets import Mlp, seeded
@@ -33,36 +32,13 @@ def marker(tmp_path: Path) -> Path:
     return tmp_path / "executed"
 
 
-Edit = Callable[[dict[str, bytes]], None]
-
-
 @pytest.fixture
-def tampered(archive: Path, tmp_path: Path) -> Callable[[Edit], Path]:
+def tampered(archive: Path, tmp_path: Path) -> Callable[[hostile.Edit], Path]:
     """Rewrite the archive's members."""
-
-    def tamper(edit: Edit) -> Path:
-        with zipfile.ZipFile(archive) as old:
-            members = {name.split("/", 1)[1]: old.read(name) for name in old.namelist()}
-        edit(members)
-        path = tmp_path / "hostile.pt2"
-        with zipfile.ZipFile(path, "w") as new:
-            for name, content in members.items():
-                new.writestr(f"hostile/{name}", content)
-        return path
-
-    return tamper
+    return lambda edit: hostile.tampered(archive, tmp_path / "hostile.pt2", edit)
 
 
 @pytest.fixture
-def with_program(tampered: Callable[[Edit], Path]) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+def with_program(tampered: Callable[[hostile.Edit], Path]) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
     """Rewrite the archive's program."""
-
-    def tamper(edit: Callable[[dict[str, Any]], None]) -> Path:
-        def members(files: dict[str, bytes]) -> None:
-            program = json.loads(files["models/model.json"])
-            edit(program)
-            files["models/model.json"] = json.dumps(program).encode()
-
-        return tampered(members)
-
-    return tamper
+    return lambda edit: tampered(hostile.of_program(edit))

@@ -6,13 +6,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hostile import external, onnx_model
 from model_nets import TwoInputs, seeded
-from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.core.errors import ModelError, UnsafeModelError
 from edgeopt.core.spec import parse_input
@@ -21,31 +22,6 @@ from edgeopt.model.load import load_model
 from edgeopt.model.reference import reference_outputs
 from edgeopt.model.sniff import sniff
 from edgeopt.model.store import load_program, load_stored, save_model
-
-
-def onnx_model(*, listed_initializer: bool = False) -> onnx.ModelProto:
-    weight = numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(3, 2), "w")
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])]
-    if listed_initializer:
-        inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 2]))
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "g",
-        inputs,
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
-        [weight],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
-
-def external(path, location: str) -> None:
-    model = onnx_model()
-    weight = model.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", "24")):
-        weight.external_data.add(key=key, value=value)
-    path.write_bytes(model.SerializeToString())
 
 
 class TestSniff:
@@ -187,6 +163,13 @@ class TestStore:
             strict=True,
         ):
             np.testing.assert_array_equal(got, expected)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    def test_a_full_disk_is_an_error_where_torch_itself_would_abort(self, tmp_path, archive):
+        (tmp_path / "stored").mkdir()
+        (tmp_path / "stored" / "program.pt2").symlink_to("/dev/full")
+        with pytest.raises(OSError, match="No space left"):
+            save_model(load_model(archive), tmp_path / "stored")
 
     def test_an_onnx_model_is_stored_with_its_data(self, tmp_path):
         external(tmp_path / "m.onnx", "w.bin")

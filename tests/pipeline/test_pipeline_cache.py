@@ -1,8 +1,10 @@
 """Stages are found by the content of what went into them, and never half there."""
 
 import errno
+import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,7 +81,18 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(EdgeOptError, match=r"cannot be kept in the cache.*No space left.*--no-cache"):
+    with pytest.raises(EdgeOptError, match=r"files cannot be written.*No space left.*--no-cache"):
+        StageCache(tmp_path).stage("export", {}, full)
+
+
+def test_a_full_disk_is_named_where_native_code_says_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        raise RuntimeError("iostream error")
+
+    with pytest.raises(EdgeOptError, match=r"the disk is full.*iostream error.*--no-cache"):
         StageCache(tmp_path).stage("export", {}, full)
 
 

@@ -49,7 +49,8 @@ def test_a_file_of_ones_own_is_a_recipe(tmp_path):
 
 def test_an_unknown_name_lists_the_shipped_ones_nearest_first():
     with pytest.raises(
-        RecipeError, match=r"Received: 'int8-pqt'\. Shipped, nearest first: int8-ptq, int8-ptq-accurate, fp"
+        RecipeError,
+        match=r"Received: 'int8-pqt'\. Shipped, nearest first: int8-ptq, int8-ptq-fp16, int8-ptq-accurate, fp",
     ):
         load_recipe("int8-pqt")
 

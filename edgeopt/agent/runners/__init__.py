@@ -33,9 +33,9 @@ RUNNERS: dict[str, str] = {
 """Runtime name → ``module:function``, the module relative to the agent's package."""
 
 _IMPORTS: dict[str, str] = {
-    "onnxruntime": "onnxruntime",
+    "onnxruntime": "runners.onnxruntime:import_onnxruntime",
     "openvino": "runners.openvino:import_openvino",
-    "ort-mobile": "onnxruntime",
+    "ort-mobile": "runners.onnxruntime:import_onnxruntime",
     "tensorrt": "tensorrt",
 }
 """What is imported (or called) beforehand, so that the time of the import is not counted as loading."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ import numpy as np
 
 from .contract import BatchError, Ports, RunnerError, check_inputs, first_useful_line
 
-__all__ = ["OrtRunner", "open_runner", "session_options"]
+__all__ = ["OrtRunner", "import_onnxruntime", "open_runner", "session_options"]
 
 _LEVELS = {
     "disable": "ORT_DISABLE_ALL",
@@ -37,10 +38,9 @@ def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> 
         RunnerError: ONNX Runtime is absent or refuses the file; its own words are in the message.
     """
     try:
-        import onnxruntime as ort  # noqa: PLC0415
+        ort = import_onnxruntime()
     except ImportError as error:
         raise RunnerError(f"onnxruntime cannot be imported: {error}") from error
-    ort.disable_telemetry_events()  # a no-op but on Windows
     asked = list(options.get("providers", ["CPUExecutionProvider"]))
     there = [provider for provider in asked if provider in ort.get_available_providers()]
     try:
@@ -53,6 +53,19 @@ def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> 
     except Exception as error:
         raise RunnerError(f"ONNX Runtime cannot open {Path(path).name}: {first_useful_line(error)}") from error
     return OrtRunner(session, ort.__version__, asked)
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime without its telemetry.
+
+    From the import on, it otherwise keeps a session for Microsoft's event collector (and leaves ``.ses`` among the
+    temporary files), on Linux too: ``disable_telemetry_events`` comes too late for that.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort  # noqa: PLC0415
+
+    ort.disable_telemetry_events()
+    return ort
 
 
 def session_options(ort: Any, options: Mapping[str, Any], threads: int | None) -> Any:
