@@ -67,7 +67,7 @@ def _quantize(model: TrainedModel, config: Quantize, context: StepContext) -> St
     converted = convert_pt2e(prepared, fold_quantize=False)
     if reference is not None:
         correct_biases(reference, converted, _channel_axes(converted, layers), feed, context.progress)
-    quantized = export_again(converted, program)
+    quantized = export_again(converted, program, model.inputs)
     names = match_nodes(converted, quantized)
     ranges = {names[n.name]: n.meta[RANGE_KEY] for n in converted.graph.nodes if RANGE_KEY in n.meta}
     return StepResult(
@@ -136,15 +136,18 @@ def _channel_axes(model: GraphModule, layers: Sequence[Layer]) -> dict[str, int]
 
 
 def _events(layers: Sequence[Layer], converted: GraphModule, samples: int, config: Quantize) -> tuple[Event, ...]:
+    left: dict[tuple[str, str], list[Layer]] = {}
+    for layer in layers:
+        if not layer.quantized and layer.op not in {"add", "embedding"}:
+            left.setdefault((layer.op, layer.reason), []).append(layer)
     events = [
         Event(
-            kind="note" if layer.reason.startswith("skipped") else "fallback",
+            kind="note" if reason.startswith("skipped") else "fallback",
             stage="quantize",
-            message=f"{layer.name} ({layer.op}) stays in float: {layer.reason}.",
-            node=layer.node,
+            message=f"{_list([x.name for x in same])} ({op}) in float: {reason}.",
+            node=same[0].node if len(same) == 1 else None,
         )
-        for layer in layers
-        if not layer.quantized and layer.op not in {"add", "embedding"}
+        for (op, reason), same in left.items()
     ]
     events += [
         Event(
@@ -166,6 +169,11 @@ def _events(layers: Sequence[Layer], converted: GraphModule, samples: int, confi
             )
         )
     return tuple(events)
+
+
+def _list(names: Sequence[str], most: int = 4) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _stats(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,16 +11,18 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from edgeopt.core.errors import GraphError
+from edgeopt.core.spec import TensorSpec
 
 __all__ = ["export_again", "match_nodes"]
 
 
-def export_again(model: GraphModule, original: ExportedProgram) -> ExportedProgram:
+def export_again(model: GraphModule, original: ExportedProgram, inputs: Sequence[TensorSpec]) -> ExportedProgram:
     """Export ``model`` with the inputs of ``original``: names, dtypes, fixed and dynamic dimensions.
 
     Args:
         model: Takes what the original program takes.
         original: Read only.
+        inputs: Of the model, in order; a dimension that is fixed there is fixed in the result.
 
     Raises:
         GraphError: ``torch.export`` refuses the graph.
@@ -27,7 +30,7 @@ def export_again(model: GraphModule, original: ExportedProgram) -> ExportedProgr
     # A fresh module holds the constants that the graph reads, and not the float weights it no longer does.
     model.graph.eliminate_dead_code()
     model = GraphModule(model, model.graph)
-    flat, dims = _example_inputs(original)
+    flat, dims = _example_inputs(original, inputs)
     spec = original.call_spec.in_spec
     args, kwargs = pytree.tree_unflatten(flat, spec)
     shapes, named_shapes = pytree.tree_unflatten(dims, spec)
@@ -74,10 +77,11 @@ def _is_size(node: Node) -> bool:
     return name.startswith("sym_") or "_assert" in name
 
 
-def _example_inputs(program: ExportedProgram) -> tuple[list[Any], list[Any]]:
+def _example_inputs(program: ExportedProgram, inputs: Sequence[TensorSpec]) -> tuple[list[Any], list[Any]]:
     """A value for every flat input, and for every tensor its dynamic dimensions."""
     placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
     dims: dict[Any, Any] = {}
+    specs = iter(inputs)
     flat: list[Any] = []
     shapes: list[Any] = []
     for name in program.graph_signature.user_inputs:
@@ -86,30 +90,30 @@ def _example_inputs(program: ExportedProgram) -> tuple[list[Any], list[Any]]:
             flat.append(value)
             shapes.append(None)
             continue
+        spec = next(specs)
         sizes: list[int] = []
         dynamic: dict[int, Any] = {}
-        dimension: Any  # an int, or a SymInt that torch's types do not tell from one
-        for axis, dimension in enumerate(value.shape):
-            if isinstance(dimension, int):
-                sizes.append(dimension)
+        size: Any  # an int, or a SymInt that torch's types do not tell from one
+        for axis, (size, declared) in enumerate(zip(value.shape, spec.shape, strict=True)):
+            if isinstance(declared, int) or isinstance(size, int):
+                sizes.append(declared if isinstance(declared, int) else int(size))
                 continue
-            size: torch.SymInt = dimension
             low, high = _bounds(program, size)
             sizes.append(max(2, low) if high is None or high >= 2 else high)
-            dynamic[axis] = _dimension(dims, size, low, high)
+            dynamic[axis] = _dimension(dims, size, declared, low, high)
         flat.append(torch.zeros(sizes, dtype=value.dtype))
         shapes.append(dynamic)
     return flat, shapes
 
 
-def _dimension(dims: dict[Any, Any], size: torch.SymInt, low: int, high: int | None) -> Any:
+def _dimension(dims: dict[Any, Any], size: torch.SymInt, name: str, low: int, high: int | None) -> Any:
     """One Dim per symbol; a size that is an expression of others is left to torch to derive."""
     expression = size.node.expr
     if not expression.is_symbol:
         return Dim.AUTO
     if expression not in dims:
-        name = "batch" if not dims else f"dim_{len(dims)}"
-        dims[expression] = Dim(name, min=low or None, max=high)
+        taken = {dim.__name__ for dim in dims.values()}
+        dims[expression] = Dim(f"{name}_{len(dims)}" if name in taken else name, min=low or None, max=high)
     return dims[expression]
 
 

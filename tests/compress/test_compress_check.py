@@ -11,6 +11,7 @@ from conftest import NETS, dataset, export, make_config, make_context, make_reci
 
 from edgeopt.compress.registry import STEPS
 from edgeopt.core.errors import RecipeError
+from edgeopt.recipes.schema import STEPS as CONFIGS
 
 INT8 = {"quantize": {"precision": "int8", "observer": "minmax", "bias_correction": False}}
 STEP = STEPS["quantize"]
@@ -83,3 +84,15 @@ def test_checking_a_recipe_does_not_import_torch():
         "sys.exit('torch' in sys.modules or 'torchao' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_registered_step_has_a_recipe_section_and_can_be_checked_and_run(name):
+    assert name in CONFIGS
+    assert callable(STEPS[name].check)
+    assert callable(STEPS[name].run)
+
+
+def test_the_class_and_an_instance_serve_alike():
+    recipe = make_recipe(INT8)
+    STEPS["quantize"]().check(recipe.steps[0], recipe, make_target(), True)

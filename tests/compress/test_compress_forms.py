@@ -9,10 +9,12 @@ import pytest
 import torch
 from conftest import NETS, dataset, export, make_config, make_context, make_target, run, samples, seeded, sqnr_db
 from torch import nn
+from torch._export.converter import TS2EPConverter
 from torch.nn import functional as F
 
 from edgeopt.compress.normalize import normalize
 from edgeopt.compress.registry import STEPS
+from edgeopt.core.spec import TensorSpec
 
 STEP = STEPS["quantize"]
 
@@ -148,10 +150,14 @@ def test_two_inputs_keep_their_order():
     assert distance_db(model, result, (6,), (4,)) > 25
 
 
-def seeded_two():
+def seeded_like(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return TwoInputs().eval()
+        return kind().eval()
+
+
+def seeded_two():
+    return seeded_like(TwoInputs)
 
 
 class Awkward(nn.Module):
@@ -224,3 +230,51 @@ def test_a_channel_that_is_always_zero_is_no_trouble():
     result = quantize(model, (4,), observer="histogram", bias_correction=True)
     x = samples(8, (4,))
     np.testing.assert_allclose(run(result.model.program, x), run(model.program, x), atol=1e-6)
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(4, 8), nn.Linear(5, 8)
+
+    def forward(self, x, *, extra):
+        return {"sum": self.left(x["left"]) + self.right(extra)}
+
+
+def test_nested_and_keyword_inputs_keep_their_form():
+    net, batch = seeded_like(Nested), torch.export.Dim("batch", min=1, max=64)
+    example = {"left": torch.zeros(3, 4)}, torch.zeros(3, 5)
+    shapes = {"x": {"left": {0: batch}}, "extra": {0: batch}}
+    program = torch.export.export(net, example[:1], {"extra": example[1]}, dynamic_shapes=shapes)
+    inputs = tuple(
+        TensorSpec(name=name, dtype="float32", shape=("batch", width)) for name, width in (("x_left", 4), ("extra", 5))
+    )
+    model = dataclasses.replace(export(seeded_two(), (6,), (4,)), program=program, inputs=inputs)
+    result = quantize(model, (4,), (5,), bias_correction=True)
+    x, extra = {"left": torch.from_numpy(samples(7, (4,)))}, torch.from_numpy(samples(7, (5,)))
+    with torch.no_grad():
+        got, expected = (p.module()(x, extra=extra)["sum"] for p in (result.model.program, program))
+    assert sqnr_db(expected.numpy(), got.numpy()) > 25
+
+
+def test_a_program_made_from_torchscript_keeps_the_static_shape_that_its_inputs_declare():
+    kind, shape = NETS["mobilenet"]
+    net, example = seeded(kind, shape), torch.zeros(2, *shape)
+    program = TS2EPConverter(torch.jit.trace(net, (example,)), (example,)).convert()
+    model = dataclasses.replace(export(net, shape, batch=2), program=program)
+    result = quantize(model, shape)
+    (x,) = [
+        n for n in result.model.program.graph.nodes if n.name == result.model.program.graph_signature.user_inputs[0]
+    ]
+    assert tuple(x.meta["val"].shape) == (2, *shape)
+    assert "features.1.expand.0" in decided(result, "conv")
+    assert distance_db(model, result, shape, batch=2) > 25
+
+
+def test_a_quantized_program_survives_saving(tmp_path):
+    model = export(seeded(*NETS["mlp"]), (20,))
+    result = quantize(model, (20,), bias_correction=True)
+    torch.export.save(result.model.program, tmp_path / "q.pt2")
+    loaded, x = torch.export.load(tmp_path / "q.pt2"), samples(8, (20,))
+    np.testing.assert_array_equal(run(loaded, x), run(result.model.program, x))
+    assert set(result.ranges) <= {n.name for n in loaded.graph.nodes}
