@@ -128,6 +128,7 @@ def make_target(name="bench", *, rules=None, **changes):
             "title": name,
             "isa": {"arch": "x86_64"},
             "runtimes": [rules or make_rules("onnxruntime")],
+            "quantization": {"quantized_ops": ["conv", "linear"], "residual_add": "none"},
             "default_recipe": "fp32",
             "float_recipe": "fp32",
             "sources": [{"fact": "made for tests", "source": "this file"}],

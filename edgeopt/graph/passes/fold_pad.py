@@ -54,7 +54,8 @@ def _fold(graph: ir.Graph, pad: ir.Node) -> bool:
         if conv is not None and amount is not None:
             _add_pads(conv, amount)
     for value in _between(pad.outputs[0]):
-        value.shape = None  # it was the padded one; shape inference knows the new
+        # another tensor than the one that torch knows by this name
+        value.name, value.shape = f"{value.name}_of_{source.name}", None
     pad.outputs[0].replace_all_uses_with(source)
     graph.remove(pad, safe=True)
     return True

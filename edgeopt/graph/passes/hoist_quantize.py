@@ -87,7 +87,7 @@ def _hoist_above_pad(graph: ir.Graph, point: Point, pad: ir.Node) -> list[Point]
     inputs = [quantized, pad.inputs[1], filler, *pad.inputs[3:]]
     while inputs[-1] is None:
         inputs.pop()
-    padded = ir.node("Pad", inputs, pad.attributes.values(), num_outputs=1, name=f"{name}_pad")
+    padded = ir.node("Pad", inputs, pad.attributes, num_outputs=1, name=f"{name}_pad")
     graph.insert_before(pad, [quantize, padded])
     for node in quantizers:
         node.outputs[0].replace_all_uses_with(padded.outputs[0])
