@@ -2,7 +2,7 @@
 
 >>> import edgeopt
 >>> bundle = edgeopt.compile("model.pt2", target="openvino-cpu", data="digits")  # doctest: +SKIP
->>> edgeopt.load(bundle.directory).predict(x)  # doctest: +SKIP
+>>> edgeopt.load(bundle).predict(x)  # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING, Any

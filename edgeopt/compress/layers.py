@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from edgeopt.compress.attributes import attribute, constant_nodes, source_name
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
+from edgeopt.compress.outputs import POOLS, absorbed, is_quantized_later, is_spatial_pool
 from edgeopt.core.errors import RecipeError, nearest_first
 from edgeopt.targets.schema import QuantizationRules
 
@@ -25,6 +26,7 @@ _OPS: dict[Any, str] = {
     A.linear.default: "linear",
     **dict.fromkeys((A.matmul.default, A.bmm.default, A.mm.default), "matmul"),
     **dict.fromkeys((A.add.Tensor, A.add_.Tensor), "add"),
+    **dict.fromkeys(POOLS, "pool"),
 }
 _FLOAT_OPS: dict[Any, tuple[str, str]] = {
     **dict.fromkeys(
@@ -55,6 +57,7 @@ class Layer:
         node: Its fx node's name.
         activations: Positions among the node's arguments that are quantized as activations; empty where it is float.
         reason: Why it is quantized, or why not.
+        quantize_output: Whether what ``absorbed`` gives for the node is quantized too, as no reader does it.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Layer:
     node: str
     activations: tuple[int, ...]
     reason: str
+    quantize_output: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -94,7 +98,7 @@ def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str
             kind, why = _FLOAT_OPS[node.target]
             split = kind != "attention" or "matmul" in rules.quantized_ops
             found.append((node, kind, why if split else "the target does not quantize matmul"))
-        elif (op := _OPS.get(node.target)) is not None and not _is_bias_add(node, op, constants):
+        elif (op := _OPS.get(node.target)) is not None and not _is_no_layer(node, op, rules, constants):
             found.append((node, op, _why_float(model, node, op, rules, constants)))
     names = _name_all([(node, op) for node, op, _ in found])
     _check_patterns(skip, names)
@@ -106,11 +110,35 @@ def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str
         activations = () if why else _activations(node, op, rules)
         reason = why or _why_int8(op, rules, activations)
         layers.append(Layer(name=name, op=op, node=node.name, activations=activations, reason=reason))
-    return tuple(layers)
+    layers = _without_stray_pools(model, layers)
+    return tuple(_with_outputs(model, layers) if rules.quantize_conv_outputs else layers)
 
 
-def _is_bias_add(node: Node, op: str, constants: set[Node]) -> bool:
-    """An addition of a number, a constant or an integer is no residual addition."""
+def _without_stray_pools(model: GraphModule, layers: list[Layer]) -> list[Layer]:
+    """Leave out pools whose input no int8 kernel makes: they would gain nothing from a Q there."""
+    nodes = {node.name: node for node in model.graph.nodes}
+    makers = (layer for layer in layers if layer.quantized and (layer.op == "conv" or len(layer.activations) > 1))
+    ends = {absorbed(nodes[layer.node]) for layer in makers if layer.op in ("conv", "add")}
+    return [layer for layer in layers if layer.op != "pool" or nodes[layer.node].args[0] in ends]
+
+
+def _with_outputs(model: GraphModule, layers: list[Layer]) -> list[Layer]:
+    """Mark the convolutions that nothing behind them quantizes."""
+    nodes = {node.name: node for node in model.graph.nodes}
+    inputs = {(layer.node, nodes[layer.node].args[i]) for layer in layers for i in layer.activations}
+    marked = []
+    for layer in layers:
+        end = absorbed(nodes[layer.node])
+        if layer.op == "conv" and layer.quantized and not is_quantized_later(end, lambda r, v: (r.name, v) in inputs):
+            layer = replace(layer, reason=f"{layer.reason} and output", quantize_output=True)  # noqa: PLW2901
+        marked.append(layer)
+    return marked
+
+
+def _is_no_layer(node: Node, op: str, rules: QuantizationRules, constants: set[Node]) -> bool:
+    """A pool where there is nothing to win; an addition of a number, a constant or an integer (no residual one)."""
+    if op == "pool":
+        return op not in rules.quantized_ops or not is_spatial_pool(node)
     if op != "add":
         return False
     operands = node.args[:2]
@@ -134,7 +162,7 @@ def _why_float(model: GraphModule, node: Node, op: str, rules: QuantizationRules
     if op == "matmul":
         constant = [a for a in node.args[:2] if a in constants]
         return "one factor is a constant that is no matrix of weights" if constant else ""
-    return _why_add_float(node, rules)
+    return _why_add_float(node, rules) if op == "add" else ""
 
 
 def _why_weight_float(model: GraphModule, weight: Any) -> str:
@@ -176,7 +204,7 @@ def _is_first_item(node: Node) -> bool:
 
 
 def _activations(node: Node, op: str, rules: QuantizationRules) -> tuple[int, ...]:
-    if op in _WEIGHTED:
+    if op in _WEIGHTED or op == "pool":
         return (0,)
     if op == "matmul" or rules.residual_add == "both":
         return (0, 1)
@@ -195,7 +223,7 @@ def _why_int8(op: str, rules: QuantizationRules, activations: tuple[int, ...]) -
         return f"{rules.weight_bits}-bit weights {grain}, 8-bit input"
     if op == "add" and len(activations) == 1:
         return "8-bit skip input"
-    return "8-bit inputs"
+    return "8-bit input" if op == "pool" else "8-bit inputs"
 
 
 def _name_all(found: Sequence[tuple[Node, str]]) -> list[str]:

@@ -106,16 +106,17 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         return weight
 
     def allow_int32_bias(self, bias: torch.Tensor, input_scale: float) -> None:
-        """Keep ``bias / (input_scale · weight_scale)`` inside int32, with a factor of two to spare.
+        """Keep ``bias / (input_scale · weight_scale)`` inside int32, with a factor of four to spare.
 
         Runtimes store the bias that way when they fuse a layer. A dead channel (all weights near zero, as BatchNorm
-        folding leaves them) with a live bias would wrap around there, silently.
+        folding leaves them) with a live bias would wrap around there, silently. A dialect may halve the input's scale
+        (127 steps for a tensor that is never negative become 255), which takes a little more than two of the four.
 
         Args:
             bias: float32 [C].
             input_scale: Of the layer's input.
         """
-        floor = bias.detach().abs().double() * 2.0 / (input_scale * (2.0**31 - 1))
+        floor = bias.detach().abs().double() * 4.0 / (input_scale * (2.0**31 - 1))
         floor = floor if self.per_channel else floor.max()
         self.scale_floor = torch.maximum(self.scale_floor, floor.float())
 

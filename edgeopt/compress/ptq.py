@@ -29,6 +29,8 @@ from edgeopt.recipes.schema import Quantize
 
 __all__ = ["quantize_program"]
 
+_UNWEIGHTED = ("add", "embedding", "pool")  # no layers that a reader counts
+
 
 def quantize_program(model: TrainedModel, config: Quantize, context: StepContext) -> StepResult:
     """Quantize a program; ``QuantizeStep.run`` has checked that there is one, with data and rules.
@@ -138,7 +140,7 @@ def _channel_axes(model: GraphModule, layers: Sequence[Layer]) -> dict[str, int]
 def _events(layers: Sequence[Layer], converted: GraphModule, samples: int, config: Quantize) -> tuple[Event, ...]:
     left: dict[tuple[str, str], list[Layer]] = {}
     for layer in layers:
-        if not layer.quantized and layer.op not in {"add", "embedding"}:
+        if not layer.quantized and layer.op not in _UNWEIGHTED:
             left.setdefault((layer.op, layer.reason), []).append(layer)
     events = [
         Event(
@@ -179,7 +181,7 @@ def _list(names: Sequence[str], most: int = 4) -> str:
 def _stats(
     before: ExportedProgram, after: ExportedProgram, layers: Sequence[Layer], samples: int, config: Quantize
 ) -> Mapping[str, float | int | str]:
-    judged = [layer for layer in layers if layer.op not in {"add", "embedding"}]
+    judged = [layer for layer in layers if layer.op not in _UNWEIGHTED]
     return {
         "observer": config.observer,
         "calibration_samples": samples,

@@ -10,6 +10,7 @@ from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantiza
 
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
+from edgeopt.compress.outputs import absorbed
 from edgeopt.compress.ranges import INT8_MAX, INT8_MIN
 from edgeopt.recipes.schema import Quantize
 from edgeopt.targets.schema import QuantizationRules
@@ -44,7 +45,9 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             if layer.weighted:
                 # A transposed convolution's output channels are on axis 1, split by its groups: one scale for all.
                 wanted[node.args[1]] = self._weight(per_channel=self._per_channel and layer.op != "conv_transpose")
-            node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=wanted, _annotated=True)
+            _annotation(node).input_qspec_map.update(wanted)
+            if layer.quantize_output:
+                _annotation(absorbed(node)).output_qspec = self._activation
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -60,3 +63,8 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             ch_axis=0,
             observer_or_fake_quant_ctr=WeightObserver.with_args(bits=self._bits, per_channel=per_channel),
         )
+
+
+def _annotation(node: Node) -> QuantizationAnnotation:
+    """The node's annotation; an empty one is added where it has none."""
+    return node.meta.setdefault("quantization_annotation", QuantizationAnnotation(_annotated=True))

@@ -22,6 +22,7 @@ from edgeopt.graph.export_shapes import name_shapes
 from edgeopt.graph.io import save_checked
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.check_weights import CheckWeights
+from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.fold_weight_transpose import FoldWeightTranspose
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.simplify import Simplify
@@ -94,7 +95,7 @@ def export_onnx(
     mark_nodes(model, program.graph, decomposed.graph)
     place_ranges(model, program.graph, decomposed.graph, ranges or {})
     fixed = name_shapes(model, inputs, outputs, dynamic_batch=dynamic_batch)
-    shared = [FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
+    shared = [FoldPad(), FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
     run_passes(model, [common.NameFixPass(), *([Simplify()] if simplify and fixed else []), *shared])
     save_checked(model, path)
     return ExportResult(path=path, opset=opset, events=(*_foreign_ops(model), *fixed))

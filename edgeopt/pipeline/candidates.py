@@ -96,6 +96,10 @@ def judge_candidates(
     trials = [_try(bench, one) for one in built]
     for trial in trials:
         _hold_against_others(bench, trial, trials)
+    for trial in trials:
+        reference = _reference_of(trial, trials)
+        if reference.failure and not trial.failure:
+            trial.failure = f"the FP32 reference of its runtime is not right: {reference.failure}"
     test = _test_outputs(bench, trials)  # before the clock: what is wrong here makes every time worthless
     figures = _speed(bench, trials)
     candidates = tuple(_candidate(bench, trial, trials, figures, test) for trial in trials)
@@ -114,7 +118,10 @@ def _try(bench: _Bench, built: Built) -> _Trial:
             trial.outputs = _collect(bench, trial, bench.samples.split, f"run {name}")
         except DeviceError as error:
             if bench.plan.measured_here:
-                raise
+                if built.planned.role == "reference":
+                    raise
+                trial.engine, trial.failure = None, f"it does not run: {error}"
+                return trial
             message = f"The engine does not run on this machine ({error.what})"
             bench.context.note([Event(kind="note", stage=f"run {name}", message=message)])
         else:
@@ -177,9 +184,15 @@ def _second_opinion(
 def _collect(bench: _Bench, trial: _Trial, split: Split, label: str) -> tuple[np.ndarray, ...]:
     if trial.engine is None:
         raise DeviceError("There is no engine to run.", got=trial.built.planned.id)
-    batch = bench.plan.recipe.export.batch
     outputs = collect(
-        bench.context, bench.device, bench.info, trial.engine, key=trial.key, split=split, label=label, batch=batch
+        bench.context,
+        bench.device,
+        bench.info,
+        trial.engine,
+        key=trial.key,
+        split=split,
+        label=label,
+        batch=_batch(trial.engine, bench.plan),
     )
     return tuple(outputs[spec.name] for spec in trial.engine.outputs)
 
@@ -217,8 +230,20 @@ def _speed(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, Figures]:
         references=references,
         sample=sample,
         config=bench.plan.recipe.measure,
-        batch=bench.plan.recipe.export.batch,
+        batch=_batch(first, bench.plan),
     )
+
+
+def _batch(engine: Engine, plan: Plan) -> int:
+    """What an engine is run at: the recipe's batch, or its own where the model's is fixed."""
+    batch = engine.inputs[0].batch
+    return batch if isinstance(batch, int) else plan.recipe.export.batch
+
+
+def _reference_of(trial: _Trial, trials: Sequence[_Trial]) -> _Trial:
+    """FP32 on the same runtime."""
+    name = trial.built.planned.rules.name
+    return next(t for t in trials if t.built.planned.rules.name == name and t.built.planned.precision == "fp32")
 
 
 def _candidate(
@@ -277,9 +302,7 @@ def _judged(
     bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, tuple[np.ndarray, ...]]
 ) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
     planned = trial.built.planned
-    reference = next(
-        t for t in trials if t.built.planned.rules.name == planned.rules.name and t.built.planned.precision == "fp32"
-    )
+    reference = _reference_of(trial, trials)
     mine, theirs = test.get(planned.id), test.get(reference.built.planned.id)
     if bench.data is None or mine is None or theirs is None:
         reason = "no data was given" if bench.data is None else "no runtime here can run the graph"

@@ -19,11 +19,11 @@ from edgeopt.core.errors import BundleError
 __all__ = ["LoadedBundle", "load", "open_engine", "run_in_batches"]
 
 
-def load(path: Path | str, *, threads: int | None = None) -> LoadedBundle:
+def load(path: Path | str | Bundle, *, threads: int | None = None) -> LoadedBundle:
     """Open a bundle's engine in this process.
 
     Args:
-        path: The bundle's folder.
+        path: The bundle's folder, or what ``edgeopt.compile`` returned.
         threads: Of the runtime; None: all cores.
 
     Raises:
@@ -31,7 +31,7 @@ def load(path: Path | str, *, threads: int | None = None) -> LoadedBundle:
             then the message has the command that builds it.
         BackendError: The runtime is not installed, or refuses the engine.
     """
-    bundle = load_bundle(path)
+    bundle = path if isinstance(path, Bundle) else load_bundle(path)
     changed = [problem for problem in verify_files(bundle) if problem.path.startswith(f"{ENGINE}/")]
     if changed:
         raise BundleError(

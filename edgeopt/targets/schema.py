@@ -10,7 +10,7 @@ __all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "T
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
 """What an artifact computes in; ``int8-fp16``: int8 where layers are quantized, float16 in between."""
-OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add"]
+OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool"]
 
 
 class _Frozen(BaseModel):
@@ -64,7 +64,10 @@ class QuantizationRules(_Frozen):
     Attributes:
         weight_bits: 8; 7 where the CPU's u8×s8 pair sums saturate (x86 without VNNI).
         per_channel_weights: One scale per output channel (axis 0).
-        quantized_ops: Ops whose inputs are quantized; every other op stays in float.
+        quantized_ops: Ops whose inputs are quantized; every other op stays in float. ``pool`` is a spatial average of
+            what an int8 convolution (or addition) makes.
+        quantize_conv_outputs: Whether a quantized convolution's output is quantized even where no reader asks for it
+            (an activation that the runtime does not absorb, a resize), because the runtime would else run it in float.
         residual_add: Which inputs of a residual Add are quantized: ``none``; ``skip`` (the one that is not
             produced by a convolution, TensorRT's rule); ``both``. ``none`` exactly where ``quantized_ops`` has no ``add``.
     """
@@ -72,6 +75,7 @@ class QuantizationRules(_Frozen):
     weight_bits: Literal[7, 8] = 8
     per_channel_weights: bool = True
     quantized_ops: tuple[OpKind, ...]
+    quantize_conv_outputs: bool = False
     residual_add: Literal["none", "skip", "both"]
 
     @model_validator(mode="after")

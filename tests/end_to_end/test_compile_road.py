@@ -17,6 +17,7 @@ from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
 
 FAST = ["--set", "measure.latency_samples=20", "--set", "measure.warmup=2", "--set", "measure.block=10"]
+DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "model.pt2"
 EDGEOPT = [sys.executable, "-c", "from edgeopt.cli.main import main; main()"]
 
 
@@ -161,6 +162,30 @@ def test_android_gets_an_ort_file_and_its_operators(mlp: Path, tmp_path: Path) -
     names = [p.name for p in (tmp_path / "phone" / "engine").iterdir()]
     assert any(name.endswith(".ort") for name in names)
     assert any("required_operators" in name for name in names)
+
+
+def test_android_gets_an_int8_net_of_convolutions_that_replays_its_fusions(tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    output = tmp_path / "phone"
+    assert run(cli, ["compile", str(DIGITS), "-t", "android-arm64", "--data", "digits", "-o", str(output), *FAST]) == 0
+    shipped = _report(output).shipped
+    assert (shipped.runtime, shipped.precision, shipped.status) == ("ort-mobile", "int8", "not_measured")
+    agreement = shipped.figure("agreement_pct")
+    assert agreement is not None
+    assert agreement.value is not None
+    assert agreement.value > 97
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.enable_saved_runtime_optimizations", "1")
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = ort.InferenceSession(output / "engine" / "model.ort", options, providers=["CPUExecutionProvider"])
+    with np.load(output / "reference_inputs.npz") as reference:
+        session.run(None, {name: reference[name] for name in reference.files})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    ran = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    assert ran.count("QLinearConv") == 7
+    assert ran.count("QGemm") == 1
+    assert not {"Conv", "FusedConv", "Gemm"} & set(ran)
 
 
 def test_without_data_the_model_stays_float_and_the_report_says_why(mlp: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_module_in_memory_from_python(workshop: Path) -> None:
         overrides=["measure.latency_samples=10", "measure.warmup=1", "measure.block=10"],
         output=workshop / "bundle",
     )
-    with edgeopt.load(bundle.directory) as model:
+    with edgeopt.load(bundle) as model:
         scores = model.predict(x)
         assert (scores.argmax(1) == x[:, :3].argmax(1)).mean() > 0.95
         with pytest.raises(edgeopt.core.errors.EdgeOptError, match="shape"):
@@ -145,3 +145,22 @@ def test_a_folder_of_class_folders_with_images(workshop: Path) -> None:
     assert report.data is not None
     assert {row.name for row in report.data.splits} >= {"calibration", "tune", "test"}
     assert _accuracy(report) == 100.0
+
+
+class _Fixed(torch.nn.Module):
+    """Writes its batch of three down where no export can make it dynamic."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ramp = torch.arange(3, dtype=x.dtype)[:, None] * 0.0
+        return x[:, :3] + ramp + x.reshape(12)[:1] * 0.0
+
+
+def test_a_model_whose_batch_is_fixed_is_measured_at_that_batch(workshop: Path) -> None:
+    torch.export.save(torch.export.export(_Fixed(), (torch.zeros(3, 4),)), "fixed.pt2")
+    report = _compile("fixed.pt2")
+    assert report.model.inputs[0].shape == (3, 4)
+    assert any("batch" in event.message for event in report.events)
+    assert _accuracy(report) == 100.0
+    latency = report.shipped.figure("latency_p50_ms")
+    assert latency is not None
+    assert latency.conditions["batch"] == 3

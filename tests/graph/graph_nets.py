@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -371,3 +372,18 @@ def optimized_ops(path: Path, target: Path) -> dict[str, int]:
     for node in onnx.load(target).graph.node:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return counts
+
+
+def build(text: str, constants: Mapping[str, np.ndarray]) -> ir.Model:
+    """A graph from ONNX's text form and its constants."""
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": 20]> {text}')
+    for name, array in constants.items():
+        value = next(v for node in model.graph for v in node.inputs if v is not None and v.name == name)
+        value.const_value = ir.tensor(array, name=name)
+        value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)
+        model.graph.register_initializer(value)
+    return model
+
+
+def ops(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from graph_nets import run_reference
+from graph_nets import build, ops, run_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,25 +22,10 @@ from edgeopt.graph.passes.tidy import Tidy
 from edgeopt.graph.qdq import activation_points, weight_nodes
 
 
-def build(text, constants):
-    """A graph from ONNX's text form and its constants."""
-    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": 20]> {text}')
-    for name, array in constants.items():
-        value = next(v for node in model.graph for v in node.inputs if v is not None and v.name == name)
-        value.const_value = ir.tensor(array, name=name)
-        value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)
-        model.graph.register_initializer(value)
-    return model
-
-
 def outputs(model, path, x):
     save_onnx(model, path)
     check_onnx(path)
     return run_reference(path, {"x": x})
-
-
-def ops(model):
-    return [node.op_type for node in model.graph]
 
 
 @settings(max_examples=20, deadline=None)
@@ -135,18 +120,51 @@ def test_concatenated_branches_are_quantized_one_by_one(tmp_path):
     np.testing.assert_array_equal(outputs(model, tmp_path / "b.onnx", x)["y"], before)
 
 
-def test_a_quantized_bias_is_off_by_half_a_unit_at_most(case, tmp_path):
-    net = case("mlp")
-    model = load_onnx(net.int8_path)
-    gemm = [node for node in model.graph if node.op_type == "Gemm"][-1]
-    steps = [node.producer().inputs[1].const_value.numpy() for node in gemm.inputs[:2]]
+def biased(op, seed, size):
+    """One quantized layer with a float bias of about ``size``, and its half unit per output channel."""
+    rng = np.random.default_rng(seed)
+    shape, axis = ((4, 3, 1, 1), 0) if op == "Conv" else ((3, 4), 1)
+    steps = np.float32(0.03), rng.uniform(0.001, 0.01, 4).astype(np.float32)
+    constants = {"s": steps[0], "z": np.uint8(7), "w": rng.integers(-127, 128, shape).astype(np.int8), "t": steps[1]}
+    constants |= {"u": np.zeros(4, np.int8), "b": (rng.normal(size=4) * size).astype(np.float32)}
+    dims = "n, 3, 2, 2" if op == "Conv" else "n, 3"
+    text = f"""g (float[{dims}] x) => (float[{dims.replace("3", "4", 1)}] y) {{
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear<axis: int = {axis}>(w, t, u)
+        y = {op}(d, e, b) }}"""
+    x = rng.normal(size=(5, 3, 2, 2) if op == "Conv" else (5, 3)).astype(np.float32)
+    return build(text, constants), x, steps[0] * steps[1].astype(np.float64) / 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(op=st.sampled_from(["Conv", "Gemm"]), seed=st.integers(0, 99), size=st.floats(1e-3, 1e3))
+def test_a_quantized_bias_is_off_by_half_a_unit_at_most(tmp_path_factory, op, seed, size):
+    folder = tmp_path_factory.mktemp("bias")
+    model, x, limit = biased(op, seed, size)
+    before = outputs(model, folder / "a.onnx", x)["y"].astype(np.float64)
     assert run_passes(model, [QuantizeBias()])
-    before = run_reference(net.int8_path, {"x": net.samples})["logits"].astype(np.float64)
-    after = outputs(model, tmp_path / "m.onnx", net.samples)["logits"]
-    limit = steps[0] * steps[1].astype(np.float64) / 2
-    assert (np.abs(after - before).max(0) <= limit + 1e-6).all()
-    # the other two are followed by Q: ONNX Runtime does it there itself
-    assert sum(node.op_type == "Gemm" and node.inputs[2].producer() is not None for node in model.graph) == 1
+    after = outputs(model, folder / "b.onnx", x)["y"]
+    limit = limit.reshape(1, 4, *[1] * (x.ndim - 2)) + 1e-6 * (
+        1 + np.abs(before)
+    )  # half a unit, and float32's rounding
+    assert (np.abs(after - before) <= limit).all()
+    dequantize = model.graph[-1].inputs[2].producer()
+    assert (
+        dequantize.inputs[0].dtype == dequantize.inputs[2].dtype == ir.DataType.INT32
+    )  # the zero point is written out
+
+
+def test_every_bias_of_a_quantized_layer_is_written_as_int32(case):
+    for name, layers in (("mlp", 3), ("pooled", 4), ("resnet", 22)):
+        model = load_onnx(case(name).int8_path)
+        run_passes(model, [QuantizeBias()])
+        weighted = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
+        assert len(weighted) == layers
+        assert all(node.inputs[2].producer().op_type == "DequantizeLinear" for node in weighted)
+
+
+def test_a_float_layers_bias_stays_float(case):
+    model = load_onnx(case("mlp").float_path)
+    assert not run_passes(model, [QuantizeBias()])
 
 
 def test_a_bias_too_large_for_its_unit_stays_float():

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
-from edgeopt.graph.passes.hoist_quantize import MOVES
+from edgeopt.graph.passes.fold_pad import is_zero_pad
+from edgeopt.graph.passes.hoist_quantize import MOVES, is_moving_pad
 from edgeopt.graph.qdq import Point, activation_points, array_of, other_quantizers, set_grid, weighted_nodes
 
 __all__ = ["is_nonnegative", "left_alone", "regrid", "unquantized_outputs", "upper_bound"]
@@ -99,7 +100,7 @@ def is_nonnegative(value: ir.Value | None, depth: int = 64) -> bool:
         )
     if node.op_type == "Concat" or node.op_type in _POINTWISE:
         return all(is_nonnegative(source, depth - 1) for source in node.inputs)
-    return node.op_type in _KEEPS_SIGN and is_nonnegative(node.inputs[0], depth - 1)
+    return (node.op_type in _KEEPS_SIGN or is_moving_pad(node)) and is_nonnegative(node.inputs[0], depth - 1)
 
 
 def upper_bound(value: ir.Value | None, depth: int = 64) -> float:
@@ -114,9 +115,10 @@ def upper_bound(value: ir.Value | None, depth: int = 64) -> float:
         return math.inf if limit is None or limit.size != 1 else float(limit.reshape(-1)[0])
     if node.op_type == "Concat":
         return max(upper_bound(source, depth - 1) for source in node.inputs)
-    if node.op_type in _KEEPS_BOUND:
-        return upper_bound(node.inputs[0], depth - 1)
-    return math.inf
+    if node.op_type not in _KEEPS_BOUND and not is_moving_pad(node):
+        return math.inf
+    bound = upper_bound(node.inputs[0], depth - 1)
+    return max(0.0, bound) if is_zero_pad(node) else bound
 
 
 def unquantized_outputs(model: ir.Model, runtime: str) -> list[Event]:

@@ -12,6 +12,7 @@ from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid, unquantized_outputs
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.check_weights import CheckWeights
+from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.quantize_bias import QuantizeBias
@@ -30,11 +31,12 @@ class OrtArm:
         Raises:
             GraphError: A weight holds −128, which overflows on Cortex-A53.
         """
-        run_passes(model, [CheckWeights()])
+        run_passes(model, [CheckWeights(), FoldPad()])
         same = regrid(model, "int8")
         same = not run_passes(model, [QuantizeBias()]) and same
+        left = left_alone(model)  # before Pad comes to read integers
         run_passes(model, [HoistQuantize(), OwnZeroPoints()])
-        return Rewrite(same_points=same, events=(*left_alone(model), *unquantized_outputs(model, "ONNX Runtime")))
+        return Rewrite(same_points=same, events=(*left, *unquantized_outputs(model, "ONNX Runtime")))
 
 
 DIALECT = OrtArm()

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid, unquantized_outputs
 from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.quantize_bias import QuantizeBias
@@ -25,10 +26,12 @@ class OrtX86:
 
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write every activation as uint8, then move Q/DQ to where ONNX Runtime looks for them."""
+        run_passes(model, [FoldPad()])  # export has done it; a graph that came as ONNX is as it came
         same = regrid(model, "uint8")
         same = not run_passes(model, [QuantizeBias()]) and same
+        left = left_alone(model)  # before Pad comes to read integers
         run_passes(model, [HoistQuantize(), OwnZeroPoints()])
-        return Rewrite(same_points=same, events=(*left_alone(model), *unquantized_outputs(model, "ONNX Runtime")))
+        return Rewrite(same_points=same, events=(*left, *unquantized_outputs(model, "ONNX Runtime")))
 
 
 DIALECT = OrtX86()

@@ -4,16 +4,22 @@ ONNX Runtime runs a convolution in int8 only if a QuantizeLinear follows it (a R
 conv → relu → max-pool → Q the pool is in the way. Max-pooling, reshaping, transposing, slicing and concatenating only
 select values, and rounding is monotone, so quantizing first gives the same values exactly; and quantizing again, on the
 same grid, what is on the grid already changes nothing.
+
+Padding that is not folded into a convolution (one in front of a max-pool, say) moves integers instead: Q(Pad(x, 0))
+becomes Pad(Q(x), zero point). ONNX Runtime drops the pairs around the other moves by itself and keeps those around Pad.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx_ir as ir
 
-from edgeopt.graph.qdq import Point, activation_points, array_of
+from edgeopt.graph.passes.fold_pad import is_zero_pad
+from edgeopt.graph.qdq import Point, activation_points, add_initializer, array_of
 
-__all__ = ["MOVES", "HoistQuantize"]
+__all__ = ["MOVES", "HoistQuantize", "is_moving_pad"]
 
 MOVES = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Concat"})
 
@@ -33,10 +39,19 @@ class HoistQuantize(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
+def is_moving_pad(node: ir.Node) -> bool:
+    """Whether a node is a Pad that adds nothing but zeros and values that are there already."""
+    return node.op_type == "Pad" and (node.attributes.get_string("mode", "constant") != "constant" or is_zero_pad(node))
+
+
 def _hoist(graph: ir.Graph, point: Point) -> list[Point]:
     move = point.tensor.producer()
     # another reader would see rounded values where it saw exact ones
-    if move is None or move.op_type not in MOVES or not _only_reader(point.tensor, point):
+    if move is None or not _only_reader(point.tensor, point):
+        return []
+    if is_moving_pad(move):
+        return _hoist_above_pad(graph, point, move)
+    if move.op_type not in MOVES:
         return []
     if move.op_type == "MaxPool" and len(move.outputs) > 1:
         return []
@@ -51,6 +66,34 @@ def _hoist(graph: ir.Graph, point: Point) -> list[Point]:
             continue
         made.append(_insert(graph, point, move, index, value))
     return made
+
+
+def _hoist_above_pad(graph: ir.Graph, point: Point, pad: ir.Node) -> list[Point]:
+    value = _source(pad, 0)
+    producer = value.producer() if value is not None else None
+    quantizers = point.tensor.consumers()
+    is_seen = any(node.outputs[0].is_graph_output() for node in quantizers)
+    if value is None or producer is None or producer.op_type == "DequantizeLinear" or is_seen:
+        return []
+    grid, kept = point.quantize.inputs[1:], point.quantize.outputs[0]
+    name = f"{value.name}_{kept.name}"
+    quantize = ir.node("QuantizeLinear", inputs=[value, *grid], num_outputs=1, name=f"{name}_quantize")
+    quantize.metadata_props.update(point.quantize.metadata_props)
+    quantized = quantize.outputs[0]
+    quantized.name, quantized.shape, quantized.type = f"{name}_q", value.shape, kept.type
+    zero = array_of(grid[1]) if len(grid) > 1 else None
+    is_filled = zero is not None and is_zero_pad(pad)  # other modes add nothing of their own
+    filler = add_initializer(graph, f"{kept.name}_filler", zero.reshape(())) if is_filled else None  # type: ignore[union-attr]
+    inputs = [quantized, pad.inputs[1], filler, *pad.inputs[3:]]
+    while inputs[-1] is None:
+        inputs.pop()
+    padded = ir.node("Pad", inputs, pad.attributes, num_outputs=1, name=f"{name}_pad")
+    graph.insert_before(pad, [quantize, padded])
+    for node in quantizers:
+        node.outputs[0].replace_all_uses_with(padded.outputs[0])
+    graph.remove([*quantizers, pad], safe=True)
+    padded.outputs[0].name, padded.outputs[0].shape, padded.outputs[0].type = kept.name, kept.shape, kept.type
+    return [dataclasses.replace(point, quantize=quantize)]
 
 
 def _source(move: ir.Node, index: int) -> ir.Value | None:

@@ -1,8 +1,12 @@
-"""The bias of a quantized Gemm whose output stays float, as int32 in the accumulator's own unit.
+"""The bias of a quantized Conv or Gemm, as int32 in the accumulator's own unit, zero points written out.
 
-ONNX Runtime does this itself where a QuantizeLinear follows the Gemm. Where none does, as at a classifier's last layer, it
-unpacks the weight to float and runs a float Gemm, unless the bias is int32 already. (MatMul and Add are no way around it:
-it fuses them back into a Gemm.)
+ONNX Runtime adds a float bias to an integer sum in no kernel. It would write such a bias as int32 itself, with two gaps:
+
+- Where no QuantizeLinear follows a Gemm, as at a classifier's last layer, it unpacks the weight to float and runs a float
+  Gemm. (MatMul and Add are no way around it: it fuses them back into a Gemm.)
+- The DequantizeLinear that it adds has no zero point. Saving runtime optimizations for ARM it then appends one without
+  counting it ("The sum of input arg count is not equal to size of input defs", ONNX Runtime 1.32), and no .ort file is
+  written.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ _INT32_MAX = 2**31 - 1
 
 
 class QuantizeBias(ir.passes.InPlacePass):
-    """Gemm(DQ(x), DQ(W), b) becomes Gemm(DQ(x), DQ(W), DQ(b₃₂)): off by at most half a unit of x's times W's step."""
+    """Conv(DQ(x), DQ(W), b) becomes Conv(DQ(x), DQ(W), DQ(b₃₂)): off by at most half of x's step times W's."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite every Gemm with int8 inputs, a float bias and a float output."""
+        """Rewrite every Conv and Gemm with int8 inputs and a float bias; one too large for int32 stays."""
         modified = False
         for node in list(model.graph):
-            if node.op_type == "Gemm" and _is_candidate(node):
+            if node.op_type in ("Conv", "Gemm") and _is_candidate(node):
                 modified = _rewrite(model.graph, node) or modified
         return ir.passes.PassResult(model, modified)
 
@@ -32,11 +36,7 @@ class QuantizeBias(ir.passes.InPlacePass):
 def _is_candidate(node: ir.Node) -> bool:
     plain = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
     producers = [value.producer() if value is not None else None for value in node.inputs[:2]]
-    quantized = all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers)
-    readers = node.outputs[0].consumers()
-    if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
-        readers = readers[0].outputs[0].consumers()
-    return plain and quantized and not any(reader.op_type == "QuantizeLinear" for reader in readers)
+    return plain and all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
