@@ -103,7 +103,8 @@ def test_without_any_tensorrt_the_folder_says_that_only_our_rules_checked_it(sav
     engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=86), RULES, empty(), 1)
     assert engine.status == "not_built"
     assert [e.message for e in engine.events] == [
-        "Checked by edgeopt's rules only: for NVIDIA's own parser, pip install 'edgeopt[tensorrt-rtx]'."
+        "engine/trtexec.sh is the same build with trtexec.",
+        "Checked by edgeopt's rules only: for NVIDIA's own parser, pip install 'edgeopt[tensorrt-rtx]'.",
     ]
     with pytest.raises(BackendError, match=r"not built.*On the device.*build_engine\.py --verify"):
         BACKEND.load(engine, None)
@@ -168,7 +169,7 @@ def test_tensorrt_on_another_gpu_than_the_targets_does_not_build(save, empty, mo
     monkeypatch.setattr("edgeopt.backends.tensorrt.local_gpu", lambda: 89)
     engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=87), RULES, empty(), 1)
     assert engine.status == "not_built"
-    assert "this machine has SM 89 and the target has SM 87" in engine.events[0].message
+    assert "this machine has SM 89 and the target has SM 87" in engine.events[1].message
 
 
 def test_the_gpu_is_looked_for_in_another_process():

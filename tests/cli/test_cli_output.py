@@ -42,7 +42,9 @@ def test_json_is_all_that_stdout_holds(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
-    bundle = sample_bundle(tmp_path / "linear", engine={"status": "not_built", "next_command": "python3 build.py"})
+    bundle = sample_bundle(
+        tmp_path / "linear", engine={"status": "not_built", "entry": "model.plan", "next_command": "python3 build.py"}
+    )
     run(cli, [str(bundle) if argument == "BUNDLE" else argument for argument in arguments])
     assert json.loads(capfd.readouterr().out, parse_constant=_refuse)
 
@@ -76,7 +78,9 @@ def test_the_package_runs_as_a_module() -> None:
 def test_verify_says_loudly_that_outputs_were_not_run_and_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = sample_bundle(tmp_path / "linear", engine={"status": "not_built", "next_command": "python3 build.py"})
+    bundle = sample_bundle(
+        tmp_path / "linear", engine={"status": "not_built", "entry": "model.plan", "next_command": "python3 build.py"}
+    )
     assert run(cli, ["verify", str(bundle)]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "PASS files: all" in text
@@ -87,7 +91,9 @@ def test_verify_says_loudly_that_outputs_were_not_run_and_why(
 
 
 def test_verify_names_each_file_that_is_not_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = sample_bundle(tmp_path / "linear", engine={"status": "not_built", "next_command": "python3 build.py"})
+    bundle = sample_bundle(
+        tmp_path / "linear", engine={"status": "not_built", "entry": "model.plan", "next_command": "python3 build.py"}
+    )
     (bundle / "recipe.yaml").write_text("changed")
     (bundle / "extra.txt").write_text("new")
     assert run(cli, ["verify", str(bundle)]) == 1
