@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto
 
 import edgeopt
 from edgeopt.bundle.document import Report
@@ -286,3 +288,13 @@ def test_kill_9_in_the_middle_keeps_the_old_bundle_and_the_next_run_resumes(
     cached = {stage["name"] for stage in json.loads(finished.stdout)["stages"] if stage["cached"]}
     assert {"load the model", "export fp32"} <= cached
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_tensorrt_may_mix_int8_with_float16(mlp: Path, tmp_path: Path) -> None:
+    assert _compile(mlp, tmp_path / "mixed", "jetson", "-r", "int8-ptq-fp16") == 0
+    shipped = _report(tmp_path / "mixed").shipped
+    assert (shipped.id, shipped.precision) == ("tensorrt-int8-fp16", "int8-fp16")
+    assert shipped.figure("accuracy_top1_pct").value > 93
+    kinds = {item.data_type for item in onnx.load(tmp_path / "mixed" / "engine" / "model.onnx").graph.initializer}
+    assert {TensorProto.INT8, TensorProto.FLOAT16} <= kinds
+    assert TensorProto.UINT8 not in kinds
