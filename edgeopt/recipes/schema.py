@@ -109,7 +109,8 @@ class ParityLimits(_Frozen):
         float_cosine: Likewise: smallest cosine.
         int8_sqnr_db: Int8 (or float16) against FP32: smallest SQNR of the outputs.
         int8_top1_agreement: Likewise: smallest share of equal predictions.
-        export_sqnr_db: The exported int8 graph against the quantized program, which compute the same grids.
+        export_sqnr_db: The exported int8 graph against the quantized program. They compute the same grids, but a sum
+            that rounds the other way moves a value by a whole step, and in a deep net the steps add up.
         samples: How many samples every comparison uses.
     """
 
@@ -117,7 +118,7 @@ class ParityLimits(_Frozen):
     float_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9999
     int8_sqnr_db: float = 10.0
     int8_top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
-    export_sqnr_db: float = 40.0
+    export_sqnr_db: float = 20.0
     samples: Annotated[int, Field(ge=1)] = 64
 
 
