@@ -7,15 +7,21 @@ import sys
 
 import click
 
+from edgeopt.cli import interrupt
+
 __all__ = ["run"]
 
 
-def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 - one return per exit code
+def run(command: click.Command, arguments: list[str]) -> int:
     """Run ``command`` and return the exit code; errors are printed on stderr."""
+    with interrupt.watched():
+        return _run(command, arguments)
+
+
+def _run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 - one return per exit code
     from edgeopt.core.errors import EdgeOptError
 
     as_json = "--json" in arguments
-    _interrupt_on_terminate()
     try:
         outcome = command.main(args=arguments, prog_name="edgeopt", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -26,19 +32,27 @@ def run(command: click.Command, arguments: list[str]) -> int:  # noqa: PLR0911 -
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted. Nothing was left half written; the next run resumes from the cache.", err=True)
-        return 130
+        return _interrupted()
     except EdgeOptError as error:
+        if interrupt.was_asked():
+            return _interrupted()
         _say(error, as_json=as_json)
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except Exception as error:  # noqa: BLE001 - the edge: anything else is a defect of ours, and is logged
+        if interrupt.was_asked():
+            return _interrupted()
         where = _log(error)
         click.echo(f"Internal error: {type(error).__name__}: {error}\nThis is a bug in edgeopt. Log: {where}", err=True)
         return 3
     return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("\nInterrupted. Nothing was left half written; the next run resumes from the cache.", err=True)
+    return 130
 
 
 def _say(error: Exception, *, as_json: bool) -> None:
@@ -76,13 +90,3 @@ def _log(error: BaseException) -> str:
             continue
         return file.name
     return "could not be written:\n" + text
-
-
-def _interrupt_on_terminate() -> None:
-    """Make SIGTERM unwind like Ctrl-C, so that children and temporary folders go."""
-    import signal
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)

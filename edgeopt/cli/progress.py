@@ -9,6 +9,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from edgeopt.cli import interrupt
 from edgeopt.core.events import Progress, ProgressListener
 
 __all__ = ["progress_bars"]
@@ -50,6 +51,7 @@ def progress_bars(*, quiet: bool = False) -> Iterator[ProgressListener]:
     with _PatientBars(*columns, console=console, transient=True) as bars:
 
         def listen(progress: Progress) -> None:
+            interrupt.check()
             if progress.stage not in tasks:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=None)
             if _done(progress):
@@ -67,6 +69,7 @@ def _lines(console: Console, *, quiet: bool) -> ProgressListener:
     begun: dict[str, float] = {}
 
     def listen(progress: Progress) -> None:
+        interrupt.check()
         start = begun.setdefault(progress.stage, perf_counter())
         if not _done(progress):
             return

@@ -1,14 +1,19 @@
 """Exceptions become exit codes in one place."""
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import click
 import pytest
 
 from edgeopt.cli.edge import run
+from edgeopt.cli.progress import progress_bars
 from edgeopt.core.errors import DataError
+from edgeopt.core.events import Progress
 
 
 def _command(error: BaseException) -> click.Command:
@@ -53,3 +58,39 @@ def test_a_command_may_return_its_code() -> None:
         return 4
 
     assert run(four, []) == 4
+
+
+def test_ctrl_c_that_other_code_renames_is_still_130(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def rename() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt as stop:
+            raise ImportError("the module could not be initialized") from stop
+
+    assert run(rename, []) == 130
+    captured = capsys.readouterr()
+    assert "Interrupted" in captured.err
+    assert "Internal error" not in captured.err
+
+
+def test_ctrl_c_that_other_code_swallows_stops_at_the_next_step() -> None:
+    @click.command()
+    def swallow() -> int:
+        with progress_bars() as listen:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                pass
+            listen(Progress(stage="next", done=0, total=None))
+        return 0
+
+    assert run(swallow, []) == 130
+
+
+def test_the_callers_own_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(_command(KeyboardInterrupt()), []) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
