@@ -55,6 +55,5 @@ def _candidates(plan: Plan) -> Table:
         table.add_column(title, overflow="fold")
     for one in plan.candidates:
         here = one.availability.version or "on its device"
-        dialect = one.rules.dialect if one.precision == "int8" else "float"
-        table.add_row(f"  {one.id}", one.rules.name, here, one.precision, dialect, one.role)
+        table.add_row(f"  {one.id}", one.rules.name, here, one.precision, one.dialect, one.role)
     return table
