@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from edgeopt.core.errors import GraphError
 
-__all__ = ["check_onnx", "initializer_bytes", "load_onnx", "save_checked", "save_onnx"]
+__all__ = ["check_onnx", "graph_files", "initializer_bytes", "load_onnx", "save_checked", "save_onnx"]
 
 _PROTOBUF_LIMIT = 2**31 - 2**20  # a message holds less than 2 GiB; 1 MiB is left for everything but the tensors
 _CHUNK = 1 << 20
@@ -65,6 +66,11 @@ def save_onnx(model: ir.Model, path: Path) -> None:
         raise GraphError(
             "The ONNX file cannot be written.", got=f"{path}: {error}", fix="Choose a writable folder with free space."
         ) from error
+
+
+def graph_files(path: Path) -> list[Path]:
+    """The files that ``save_onnx`` left for the model at ``path``: the graph, and its tensors where they lie beside it."""
+    return [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.*.data"))]
 
 
 def save_checked(model: ir.Model, path: Path) -> None:

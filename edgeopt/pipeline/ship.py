@@ -33,6 +33,7 @@ from edgeopt.bundle.write import write_bundle
 from edgeopt.core.errors import GraphError
 from edgeopt.data.contract import Dataset, InputContract
 from edgeopt.gate.selection import select
+from edgeopt.graph.io import graph_files
 from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline.candidates import Judged
 from edgeopt.pipeline.context import RunContext
@@ -140,7 +141,7 @@ def _fill(
     """Everything but the reports and the manifest."""
     if built.engine is None:
         raise GraphError("The chosen candidate has no engine.", got=built.planned.id)
-    for path in built.graph.path.parent.glob("model.onnx*"):
+    for path in graph_files(built.graph.path):
         shutil.copyfile(path, folder / path.name)
     shutil.copytree(built.engine.directory, folder / layout.ENGINE)
     if built.graph.calibration is not None:

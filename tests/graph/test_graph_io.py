@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeopt.core.errors import GraphError
-from edgeopt.graph.io import check_onnx, load_onnx, save_onnx
+from edgeopt.graph.facts import graph_facts
+from edgeopt.graph.io import check_onnx, graph_files, load_onnx, save_onnx
 
 
 def write_external(folder, location, *, length=16):
@@ -109,3 +110,18 @@ def test_metadata_of_nodes_survives(case, tmp_path):
     next(iter(model.graph)).metadata_props["edgeopt.range"] = "0.0 1.0"
     save_onnx(model, tmp_path / "m.onnx")
     assert next(iter(ir.load(tmp_path / "m.onnx").graph)).metadata_props["edgeopt.range"] == "0.0 1.0"
+
+
+def test_the_files_of_a_model_are_the_graph_and_its_tensors_alone(case, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeopt.graph.io._PROTOBUF_LIMIT", 100)
+    path = tmp_path / "model.onnx"
+    save_onnx(load_onnx(case("mlp").int8_path), path)
+    (tmp_path / "model.json").write_text("{}")
+    (tmp_path / "other.0.data").write_text("")
+    files = graph_files(path)
+    assert [file.suffix for file in files] == [".onnx", ".data"]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in files:
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert graph_facts(copy / "model.onnx") == graph_facts(case("mlp").int8_path)
