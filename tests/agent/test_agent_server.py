@@ -136,7 +136,9 @@ def test_a_host_that_no_longer_reads_ends_the_agent():
         def flush(self):
             raise BrokenPipeError
 
-    serve(io.StringIO('{"do": "hello"}\n{"do": "hello"}\n'), Closed(), RUNNERS)
+    requests = io.StringIO('{"do": "hello"}\n{"do": "hello"}\n')
+    serve(requests, Closed(), RUNNERS)
+    assert requests.readline() == '{"do": "hello"}\n'  # the second was not taken
 
 
 def test_a_plain_copy_of_the_folder_runs_without_edgeopt(tmp_path, entry, seven):
