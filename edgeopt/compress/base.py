@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from edgeopt.core.events import Event, ProgressListener
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
-from edgeopt.recipes.schema import Recipe
+from edgeopt.recipes.schema import LayerPrecision, Recipe
 from edgeopt.targets.schema import Target
 
 __all__ = ["LayerDecision", "Step", "StepContext", "StepResult"]
@@ -29,7 +29,7 @@ class LayerDecision:
 
     name: str
     op: str
-    precision: Literal["int8", "float"]
+    precision: LayerPrecision
     reason: str
     node: str | None = None
 

@@ -15,6 +15,7 @@ from edgeopt.compress.attributes import attribute, constant_nodes, source_name
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
 from edgeopt.compress.outputs import POOLS, absorbed, is_quantized_later, is_spatial_pool
 from edgeopt.core.errors import RecipeError, nearest_first
+from edgeopt.recipes.schema import LayerPrecision, Quantize
 from edgeopt.targets.schema import QuantizationRules
 
 __all__ = ["Layer", "find_layers"]
@@ -57,6 +58,8 @@ class Layer:
         node: Its fx node's name.
         activations: Positions among the node's arguments that are quantized as activations; empty where it is float.
         reason: Why it is quantized, or why not.
+        precision: What it computes in.
+        weight_bits: Of its weight, where it has one and is quantized.
         quantize_output: Whether what ``absorbed`` gives for the node is quantized too, as no reader does it.
     """
 
@@ -65,12 +68,14 @@ class Layer:
     node: str
     activations: tuple[int, ...]
     reason: str
+    precision: LayerPrecision
+    weight_bits: int
     quantize_output: bool = False
 
     @property
     def quantized(self) -> bool:
-        """Whether it runs in int8."""
-        return bool(self.activations)
+        """Whether it runs on integers."""
+        return self.precision != "float"
 
     @property
     def weighted(self) -> bool:
@@ -78,13 +83,13 @@ class Layer:
         return self.op in _WEIGHTED
 
 
-def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str]) -> tuple[Layer, ...]:
+def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) -> tuple[Layer, ...]:
     """Judge every conv, linear, matmul, add and recurrent op of a normalized graph, in its order.
 
     Args:
         model: As ``normalize`` returns it.
         rules: What the target quantizes.
-        skip: Shell patterns of layer names that stay in float.
+        config: ``skip`` and ``assign`` name the layers that the recipe decides on.
 
     Raises:
         RecipeError: A pattern matches no layer; the nearest names are listed.
@@ -101,17 +106,37 @@ def find_layers(model: GraphModule, rules: QuantizationRules, skip: Sequence[str
         elif (op := _OPS.get(node.target)) is not None and not _is_no_layer(node, op, rules, constants):
             found.append((node, op, _why_float(model, node, op, rules, constants)))
     names = _name_all([(node, op) for node, op, _ in found])
-    _check_patterns(skip, names)
+    _check_patterns("skip", config.skip, names)
+    _check_patterns("assign", tuple(config.assign), names)
 
     layers = []
     for (node, op, why_float), name in zip(found, names, strict=True):
-        pattern = next((p for p in skip if fnmatchcase(name, p)), None)
-        why = f"skipped by the recipe ({pattern!r})" if pattern else why_float
+        wanted, why = _wanted(name, config)
+        why = why or why_float
+        bits = {"w7a8": 7}.get(wanted, rules.weight_bits)
         activations = () if why else _activations(node, op, rules)
-        reason = why or _why_int8(op, rules, activations)
-        layers.append(Layer(name=name, op=op, node=node.name, activations=activations, reason=reason))
+        layers.append(
+            Layer(
+                name=name,
+                op=op,
+                node=node.name,
+                activations=activations,
+                reason=why or _why_int8(op, rules, activations, bits),
+                precision="float" if why else wanted,
+                weight_bits=bits,
+            )
+        )
     layers = _without_stray_pools(model, layers)
     return tuple(_with_outputs(model, layers) if rules.quantize_conv_outputs else layers)
+
+
+def _wanted(name: str, config: Quantize) -> tuple[LayerPrecision, str]:
+    """The precision that the recipe gives a layer, and, where that is float, why."""
+    pattern = next((p for p in config.skip if fnmatchcase(name, p)), None)
+    if pattern is not None:
+        return "float", f"skipped by the recipe ({pattern!r})"
+    pattern, wanted = next(((p, w) for p, w in config.assign.items() if fnmatchcase(name, p)), ("", config.precision))
+    return wanted, f"assigned float by the recipe ({pattern!r})" if wanted == "float" else ""
 
 
 def _without_stray_pools(model: GraphModule, layers: list[Layer]) -> list[Layer]:
@@ -217,10 +242,10 @@ def _activations(node: Node, op: str, rules: QuantizationRules) -> tuple[int, ..
     return (from_conv.index(False),)
 
 
-def _why_int8(op: str, rules: QuantizationRules, activations: tuple[int, ...]) -> str:
+def _why_int8(op: str, rules: QuantizationRules, activations: tuple[int, ...], bits: int) -> str:
     if op in _WEIGHTED:
         grain = "per output channel" if rules.per_channel_weights and op != "conv_transpose" else "per tensor"
-        return f"{rules.weight_bits}-bit weights {grain}, 8-bit input"
+        return f"{bits}-bit weights {grain}, 8-bit input"
     if op == "add" and len(activations) == 1:
         return "8-bit skip input"
     return "8-bit input" if op == "pool" else "8-bit inputs"
@@ -255,12 +280,12 @@ def _name(node: Node, op: str) -> str:
     return path if is_leaf else f"{path}.{op}"
 
 
-def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
+def _check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             nearest = ", ".join(nearest_first(pattern, names)[:8])
             raise RecipeError(
-                "A skip pattern of the quantize step matches no layer.",
+                f"A pattern in the quantize step's {option} matches no layer.",
                 got=repr(pattern),
                 fix=f"Layers with the nearest names: {nearest}." if names else "The model has no layer to quantize.",
             )

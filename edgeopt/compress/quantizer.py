@@ -33,7 +33,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
                 observer=config.observer, percentile=config.percentile
             ),
         )
-        self._bits, self._per_channel = rules.weight_bits, rules.per_channel_weights
+        self._per_channel = rules.per_channel_weights
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the inputs to quantize in the nodes' metadata."""
@@ -44,7 +44,8 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             wanted: dict[Node, QuantizationSpec] = {node.args[i]: self._activation for i in layer.activations}
             if layer.weighted:
                 # A transposed convolution's output channels are on axis 1, split by its groups: one scale for all.
-                wanted[node.args[1]] = self._weight(per_channel=self._per_channel and layer.op != "conv_transpose")
+                per_channel = self._per_channel and layer.op != "conv_transpose"
+                wanted[node.args[1]] = _weight(bits=layer.weight_bits, per_channel=per_channel)
             _annotation(node).input_qspec_map.update(wanted)
             if layer.quantize_output:
                 _annotation(absorbed(node)).output_qspec = self._activation
@@ -53,16 +54,17 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
     def validate(self, model: GraphModule) -> None:
         """Nothing to check: the plan was made for this graph."""
 
-    def _weight(self, *, per_channel: bool) -> QuantizationSpec:
-        limit = 2 ** (self._bits - 1) - 1
-        return QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-limit,
-            quant_max=limit,
-            qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=WeightObserver.with_args(bits=self._bits, per_channel=per_channel),
-        )
+
+def _weight(*, bits: int, per_channel: bool) -> QuantizationSpec:
+    limit = 2 ** (bits - 1) - 1
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-limit,
+        quant_max=limit,
+        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=WeightObserver.with_args(bits=bits, per_channel=per_channel),
+    )
 
 
 def _annotation(node: Node) -> QuantizationAnnotation:

@@ -27,7 +27,7 @@ from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.host import run_onnx
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
-from edgeopt.recipes.schema import Convert, Quantize
+from edgeopt.recipes.schema import Convert, Quantize, step_name
 
 __all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph"]
 
@@ -88,6 +88,7 @@ def int8_graph(
     config = plan.recipe.step(Quantize)
     key = {
         "model": loaded.model.identity,
+        "step": step_name(config),
         "quantize": config.model_dump(mode="json"),
         "rules": plan.target.quantization.model_dump(mode="json") if plan.target.quantization else None,
         "calibration": data.splits["calibration"].fingerprint,
@@ -191,7 +192,7 @@ def _export_int8(
     config = plan.recipe.step(Quantize)
     step_context = StepContext(data=data, target=plan.target, seed=context.seed, progress=context.progress)
     model = replace(loaded.model, program=load_program(loaded.directory), onnx_path=None)
-    result = STEPS["quantize"].run(model, config, step_context)
+    result = STEPS[step_name(config)].run(model, config, step_context)
     program = result.model.program
     if program is None:
         raise GraphError("The quantize step returned no program.")

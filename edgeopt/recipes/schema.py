@@ -6,7 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_serializer
 
-__all__ = ["STEPS", "Convert", "Export", "Limits", "Measure", "ParityLimits", "Quantize", "Recipe", "StepConfig"]
+__all__ = [
+    "STEPS",
+    "Convert",
+    "Export",
+    "LayerPrecision",
+    "Limits",
+    "Measure",
+    "ParityLimits",
+    "Quantize",
+    "Recipe",
+    "StepConfig",
+    "step_name",
+]
+
+LayerPrecision = Literal["float", "int8", "w7a8"]
+"""What one layer computes in: ``int8`` takes the target's weight bits; ``w7a8``: 7-bit weights whatever the target."""
 
 
 class _Frozen(BaseModel):
@@ -24,6 +39,8 @@ class Quantize(_Frozen):
         calibration_samples: How many samples of the calibration split are read (all, where it has fewer).
         batch_size: Samples per calibration batch.
         skip: Shell patterns of layer names that stay in float.
+        assign: Shell patterns of layer names to their precision, the first match wins; a layer that none matches takes
+            the step's. A search for mixed precision writes its outcome here, so that it can be repeated.
     """
 
     precision: Literal["int8"]
@@ -33,6 +50,7 @@ class Quantize(_Frozen):
     calibration_samples: Annotated[int, Field(ge=1)] = 512
     batch_size: Annotated[int, Field(ge=1)] = 32
     skip: tuple[str, ...] = ()
+    assign: dict[str, LayerPrecision] = Field(default_factory=dict)
 
 
 class Convert(_Frozen):
@@ -51,11 +69,16 @@ StepConfig = Quantize | Convert
 STEPS: dict[str, type[StepConfig]] = {"quantize": Quantize, "convert": Convert}
 
 
+def step_name(config: StepConfig) -> str:
+    """What a recipe calls a step with these options."""
+    return next(name for name, kind in STEPS.items() if type(config) is kind)
+
+
 def _name_of(step: Any) -> str | None:
     """The step's name: that of its class, or the only key of ``{quantize: {…}}``."""
     if isinstance(step, dict):
         return str(next(iter(step))) if len(step) == 1 else None
-    return next((name for name, kind in STEPS.items() if type(step) is kind), None)
+    return step_name(step) if type(step) in STEPS.values() else None
 
 
 def _options_of(step: Any) -> Any:
@@ -155,9 +178,8 @@ class Recipe(_Frozen):
 
     @field_serializer("steps")
     def _write_steps(self, steps: tuple[StepConfig, ...]) -> list[dict[str, Any]]:
-        names = {kind: name for name, kind in STEPS.items()}
-        return [{names[type(step)]: step.model_dump(mode="json")} for step in steps]
+        return [{step_name(step): step.model_dump(mode="json")} for step in steps]
 
     def step(self, kind: type[Any]) -> Any:
-        """The step of this kind, or None."""
+        """The step of this kind (or of one derived from it), or None."""
         return next((s for s in self.steps if isinstance(s, kind)), None)

@@ -26,7 +26,7 @@ def graphs(model, shape, batch_size=32):
     rules, config = make_target(weight_bits=7).quantization, make_config()
     feed = Feed.of(model, model.program, dataset(samples(256, shape)).splits["calibration"], 256, batch_size)
     graph = normalize(model.program, split_attention=True)
-    layers = find_layers(graph, rules, ())
+    layers = find_layers(graph, rules, config)
     prepared = prepare_pt2e(graph, EdgeQuantizer(layers, rules, config))
     with torch.no_grad():
         calibrate(prepared, feed, ignore_progress)

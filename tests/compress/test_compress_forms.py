@@ -220,7 +220,7 @@ def test_a_weight_with_nan_stays_in_float():
     graph = normalize(model.program, split_attention=False)
     with torch.no_grad():
         graph.get_parameter("1.weight")[0, 0] = float("nan")
-    layers = find_layers(graph, make_target().quantization, ())
+    layers = find_layers(graph, make_target().quantization, make_config())
     assert [(x.quantized, x.reason) for x in layers][1] == (False, "its weight holds NaN or infinity")
 
 
