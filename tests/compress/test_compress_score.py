@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from compress_nets import NETS, dataset, run, samples
+from compress_nets import dataset, run, samples
 
 from edgeopt.compress.calibrate import Feed
 from edgeopt.compress.normalize import normalize
@@ -15,8 +15,8 @@ from edgeopt.compress.score import Judge
 
 
 @pytest.fixture(scope="module")
-def judged():
-    model, shape = NETS["mlp"]
+def judged(nets):
+    model, shape = nets["mlp"]
     x = samples(50, shape)
     feed = Feed.of(model, model.program, dataset(x).splits["calibration"], 50, 16)
     graph = normalize(model.program, split_attention=False)
