@@ -90,10 +90,14 @@ def finetune_program(model: TrainedModel, config: Finetune, context: StepContext
 
 def _with_state(program: ExportedProgram, tape: Tape) -> ExportedProgram:
     """A copy of ``program`` with the tensors of ``tape``."""
-    made = copy.deepcopy(program)
-    for name, value in made.state_dict.items():
-        if name in tape.state_names:
-            value.copy_(getattr(tape, tape.state_names[name]).detach())
+    state: dict[str, torch.Tensor] = {}
+    for name, old in program.state_dict.items():
+        value = getattr(tape, tape.state_names[name]).detach() if name in tape.state_names else old.detach()
+        value = value.clone()
+        is_parameter = isinstance(old, torch.nn.Parameter)
+        state[name] = torch.nn.Parameter(value, requires_grad=old.requires_grad) if is_parameter else value
+    made = copy.copy(program)  # a deep copy loses how inputs are laid out
+    made._state_dict = state  # noqa: SLF001  there is no public way to replace it
     return made
 
 

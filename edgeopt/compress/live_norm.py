@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 from edgeopt.compress.attributes import attribute
 from edgeopt.compress.normalize import BATCH_NORMS, CONVS
 from edgeopt.compress.observers import WeightObserver
+from edgeopt.compress.training.tape import operator_of
 
 __all__ = ["LiveConv", "Norm", "find_norms", "fold_norms", "insert_norms"]
 
@@ -68,8 +69,7 @@ class LiveConv(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, C, …] to [N, C', …]."""
         weight, bias = self.folded()
-        conv = getattr(torch.ops.aten, self._op)
-        conv = conv.default if "padding" not in self._op else conv
+        conv = operator_of(self._op)
         quantized = self.grid(weight)
         if not (self.training and self.live):
             result: torch.Tensor = conv(x, quantized, bias, *self._rest)
@@ -133,11 +133,10 @@ def insert_norms(prepared: GraphModule, norms: Mapping[str, Norm]) -> dict[str, 
         if norm is None or not isinstance(weight, Node) or weight.op != "call_module":
             continue
         name = f"live_{node.name}"
-        op = str(node.target).removeprefix("aten.").removesuffix(".default")
         grid = prepared.get_submodule(str(weight.target))
         if not isinstance(grid, WeightObserver):
             continue
-        prepared.add_module(name, LiveConv(norm, op, tuple(node.args[3:]), grid))
+        prepared.add_module(name, LiveConv(norm, str(node.target), tuple(node.args[3:]), grid))
         with prepared.graph.inserting_after(node):
             stand_in = prepared.graph.call_module(name, (node.args[0],))
         node.replace_all_uses_with(stand_in)

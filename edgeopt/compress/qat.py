@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.fx import GraphModule, Node
@@ -28,7 +29,7 @@ from edgeopt.core.events import Event
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Qat
 
-__all__ = ["Student", "train_quantized"]
+__all__ = ["QatRun", "Student", "finish_qat", "start_qat", "train_quantized"]
 
 _ALIKE_DB = 30.0  # outputs before and after conversion; a step that rounds the other way now and then is above that
 _EXACT_DB = 200.0  # stands for infinity in a report
@@ -74,6 +75,23 @@ class Student(torch.nn.Module):
                 getattr(self.tape, weight).allow_int32_bias(owner, scale)
 
 
+@dataclass(frozen=True, kw_only=True)
+class QatRun:
+    """A quantization that is being trained.
+
+    Attributes:
+        prepared: The graph that ``convert_pt2e`` will take; the student trains its parameters.
+        norms: As ``insert_norms`` returns it.
+        samples: How many calibration samples were seen.
+    """
+
+    session: Session
+    prepared: GraphModule
+    norms: Mapping[str, str]
+    samples: int
+    job: Job
+
+
 def train_quantized(model: TrainedModel, config: Qat, context: StepContext) -> StepResult:
     """Train a program on the grid; ``QatStep.run`` has checked that there are a program, rules and splits.
 
@@ -84,48 +102,53 @@ def train_quantized(model: TrainedModel, config: Qat, context: StepContext) -> S
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # torch's own, while it copies its graphs
         torch.manual_seed(context.seed)
-        return _train(model, config, context)
+        run = start_qat(open_session(model, config, context), config)
+        return finish_qat(run, train(run.job, context.progress))
 
 
-def _train(model: TrainedModel, config: Qat, context: StepContext) -> StepResult:
-    session = open_session(model, config, context)
-    trained_names = trained_parameters(session.program)
-    live = config.batchnorm != "frozen"
-    reference, norms = Tape(copy.deepcopy(session.graph)), find_norms(session.graph) if live else {}
+@torch.no_grad()
+def start_qat(session: Session, config: Qat) -> QatRun:
+    """Calibrate, and put what trains in place of what watched.
+
+    Raises:
+        RecipeError: Nothing can be trained, or there is nothing to train on.
+        DataError: The data does not fit the model.
+    """
+    trained, data = trained_parameters(session.program), session.data
+    reference = Tape(copy.deepcopy(session.graph))
+    norms = find_norms(session.graph) if config.batchnorm != "frozen" else {}
     prepared, samples = prepare(session)
-    own_tensors(prepared, {node.name for node in prepared.graph.nodes if _is_trained(node, trained_names)})
+    own_tensors(prepared, {node.name for node in prepared.graph.nodes if _is_trained(node, trained)})
     insert_fake_quants(prepared, config)
     names = insert_norms(prepared, norms)
-    student = Student(prepared, config, names)
-    classification = session.data.task == "classification"
+    classification, fixed = data.task == "classification", session.model.inputs[0].batch
     job = Job(
-        student=student,
+        student=Student(prepared, config, names),
         reference=reference,
         loss=find_loss(config.training, classification=classification, labelled=classification),
         config=config.training,
         batches=TrainingBatches(
-            split=session.data.splits["train"],
+            split=data.splits["train"],
             feed=session.feed,
-            size=_batch_size(session, config),
-            seed=context.seed,
+            size=fixed if isinstance(fixed, int) else config.training.batch_size,
+            seed=session.context.seed,
         ),
         feed=session.feed,
-        tune=session.data.splits["tune"],
-        workspace=context.workspace,
+        tune=data.splits["tune"],
+        workspace=session.context.workspace,
     )
-    result = train(job, context.progress)
-    fold_norms(prepared, names)
-    converted = convert_pt2e(prepared, fold_quantize=False)
-    changed, figures = _compare(job, converted)
-    done = finish(
-        session, converted, samples, events=[*events_of(result, "qat"), *changed], stats=_stats(result) | figures
-    )
-    return dataclasses.replace(done, training=(section_of(result, job, "qat"),))
+    return QatRun(session=session, prepared=prepared, norms=names, samples=samples, job=job)
 
 
-def _batch_size(session: Session, config: Qat) -> int:
-    fixed = session.model.inputs[0].batch
-    return fixed if isinstance(fixed, int) else config.training.batch_size
+@torch.no_grad()
+def finish_qat(run: QatRun, result: Trained) -> StepResult:
+    """Convert what was trained, and say what conversion changed."""
+    fold_norms(run.prepared, run.norms)
+    converted = convert_pt2e(run.prepared, fold_quantize=False)
+    changed, figures = _compare(run.job, converted)
+    events = [*events_of(result, "qat"), *changed]
+    done = finish(run.session, converted, run.samples, events=events, stats=_stats(result) | figures)
+    return dataclasses.replace(done, training=(section_of(result, run.job, "qat"),))
 
 
 def _is_trained(node: Node, names: set[str]) -> bool:

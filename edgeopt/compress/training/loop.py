@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,7 +123,7 @@ def train(job: Job, progress: ProgressListener) -> Trained:
         result: Trained = fabric.launch(_work, job, progress)
     else:
         progress(Progress(stage=f"train in {config.devices} processes", done=0, total=None))
-        result = fabric.launch(_work, job, ignore_progress)
+        result = _apart(fabric, job)
     job.student.load_state_dict(result.best)
     job.student.eval()
     return result
@@ -131,6 +133,24 @@ def _work(fabric: Any, job: Job, progress: ProgressListener) -> Trained:
     """What each process does; what the first one returns counts."""
     with torch.enable_grad():
         return _Run(fabric, job, progress).run()
+
+
+def _apart(fabric: Any, job: Job) -> Trained:
+    """Train in processes of their own. The result comes in a file: a pipe is read only when they have ended."""
+    with tempfile.TemporaryDirectory(prefix="edgeopt-training-") as folder:
+        path = Path(folder) / "trained.pt"
+        # As part of the function: Fabric would look for modules inside an argument, and refuses frozen dataclasses.
+        fabric.launch(partial(_work_apart, job, path))
+        return Trained(**torch.load(path, weights_only=True))
+
+
+def _work_apart(job: Job, path: Path, fabric: Any) -> None:
+    """What a process of its own does: its tensors come in memory that all of them share, and each trains a copy."""
+    for tensor in (*job.student.parameters(), *job.student.buffers()):
+        tensor.data = tensor.data.clone()
+    result = _work(fabric, job, ignore_progress)
+    if fabric.global_rank == 0:
+        torch.save(vars(result), path)
 
 
 class _Run:

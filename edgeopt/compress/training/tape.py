@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from edgeopt.compress.attributes import attribute
 from edgeopt.core.errors import RecipeError
 
-__all__ = ["Tape", "own_tensors", "trained_parameters"]
+__all__ = ["Tape", "operator_of", "own_tensors", "trained_parameters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,14 @@ class Tape(torch.nn.Module):
         return name
 
 
+def operator_of(name: str) -> Any:
+    """The operator that ``str`` calls ``name``: ``aten.conv2d.default``. By name it can be pickled."""
+    found: Any = torch.ops
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def own_tensors(model: GraphModule, trained: set[str]) -> int:
     """Give a graph parameters of its own, in place: what is trained must not be what the user's model holds.
 
@@ -212,9 +220,4 @@ def _filled(value: Any, known: dict[str, Any]) -> Any:
 
 
 def _resolved(target: Any) -> Any:
-    if not isinstance(target, _Op):
-        return target
-    found: Any = torch.ops
-    for part in target.name.split("."):
-        found = getattr(found, part)
-    return found
+    return operator_of(target.name) if isinstance(target, _Op) else target
