@@ -11,7 +11,8 @@ from torch.export import ExportedProgram
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.calibrate import Feed
 from edgeopt.compress.training.batches import TrainingBatches
-from edgeopt.compress.training.loop import Job, train
+from edgeopt.compress.training.job import Job
+from edgeopt.compress.training.loop import train
 from edgeopt.compress.training.losses import find_loss
 from edgeopt.compress.training.outcome import events_of, section_of
 from edgeopt.compress.training.tape import Tape, own_tensors, trained_parameters

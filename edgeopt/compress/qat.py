@@ -21,7 +21,8 @@ from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.prepare import Session, open_session, prepare
 from edgeopt.compress.score import Judge
 from edgeopt.compress.training.batches import TrainingBatches
-from edgeopt.compress.training.loop import Job, Trained, train
+from edgeopt.compress.training.job import Job, Trained
+from edgeopt.compress.training.loop import train
 from edgeopt.compress.training.losses import find_loss
 from edgeopt.compress.training.outcome import events_of, section_of
 from edgeopt.compress.training.tape import Tape, own_tensors, trained_parameters

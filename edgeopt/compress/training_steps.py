@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.quantize import QuantizeStep, quiet_loggers
+from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import BackendError, RecipeError
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
@@ -82,7 +83,8 @@ def demand_trainable(config: Qat | Finetune, data: Dataset | None) -> None:
 
     Raises:
         BackendError: Lightning Fabric is not installed.
-        RecipeError: There is no train or tuning split; or neither labels, nor a teacher, nor a loss.
+        RecipeError: There is no train or tuning split; or neither labels, nor a teacher, nor a loss; the loss cannot
+            be imported.
     """
     name = step_name(config)
     if find_spec("lightning_fabric") is None:
@@ -101,6 +103,8 @@ def demand_trainable(config: Qat | Finetune, data: Dataset | None) -> None:
                 "or use a recipe without training, such as 'int8-ptq'.",
             )
     training = config.training
+    if training.loss != "task":
+        imported(training.loss)
     if data is not None and data.task != "classification" and training.loss == "task" and not training.distillation:
         raise RecipeError(
             "There is nothing to train on: the data has no labels, and the recipe has neither a teacher nor a loss.",

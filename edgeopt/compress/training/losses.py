@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
+from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes.training import Distillation, Training
 
-__all__ = ["Loss", "find_loss", "imported"]
+__all__ = ["Loss", "find_loss"]
 
 Outputs = Sequence[torch.Tensor]
 Task = Callable[[Outputs, torch.Tensor | None], Any]
@@ -96,35 +94,6 @@ def find_loss(config: Training, *, classification: bool, labelled: bool) -> Loss
             fix="Give labels, set training.distillation, or name a loss (package.module:callable).",
         )
     return Loss(name=config.loss, task=task, distillation=config.distillation, classification=classification)
-
-
-def imported(place: str) -> Any:
-    """The callable ``package.module:callable``; the current folder can be imported from.
-
-    Raises:
-        RecipeError: It is not there, or cannot be called.
-    """
-    module, _, attribute = place.partition(":")
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # importing runs the user's code
-        raise RecipeError(
-            "The loss cannot be imported.",
-            got=f"{place} ({type(error).__name__}: {error})",
-            fix="Write package.module:callable, importable from the current folder or installed.",
-        ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
-    if not callable(found):
-        raise RecipeError("The loss cannot be called.", got=f"{place}, a {type(found).__name__}")
-    return found
 
 
 def _cross_entropy(outputs: Outputs, labels: torch.Tensor | None) -> torch.Tensor:

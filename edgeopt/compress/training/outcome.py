@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from edgeopt.bundle.document import TrainingEpoch, TrainingSection
-from edgeopt.compress.training.loop import Job, Trained
+from edgeopt.compress.training.job import Job, Trained
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
 
