@@ -28,6 +28,8 @@ __all__ = [
     "SplitRow",
     "StageRow",
     "TargetSection",
+    "TrainingEpoch",
+    "TrainingSection",
     "Verdict",
 ]
 
@@ -118,6 +120,38 @@ class LayerRow(_Frozen):
     sqnr: Measurement
 
 
+class TrainingEpoch(_Frozen):
+    """One pass over the train split; epoch 0 is the start, before any training.
+
+    Attributes:
+        loss: Mean over the epoch's steps; None for epoch 0.
+        learning_rate: Of its last step; None for epoch 0.
+        figures: On the tuning split, at its end.
+    """
+
+    epoch: int
+    loss: float | None
+    learning_rate: float | None
+    figures: tuple[Measurement, ...]
+
+
+class TrainingSection(_Frozen):
+    """How a training went.
+
+    Attributes:
+        step: The recipe's step that trained.
+        samples: Of the train split.
+        best_epoch: Whose state was kept.
+        ended: Why it ended.
+    """
+
+    step: str
+    samples: int
+    best_epoch: int
+    ended: str
+    epochs: tuple[TrainingEpoch, ...]
+
+
 class ClassRow(_Frozen):
     """Accuracy of one class, FP32 and this candidate, on the same samples."""
 
@@ -205,6 +239,7 @@ class Report(_Frozen):
     layers: tuple[LayerRow, ...]
     stages: tuple[StageRow, ...]
     events: tuple[Event, ...]
+    training: tuple[TrainingSection, ...] = ()
 
     @property
     def shipped(self) -> Candidate:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from edgeopt.bundle.document import TrainingSection
 from edgeopt.core.events import Event, ProgressListener
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
@@ -43,12 +45,14 @@ class StepContext:
         target: What the model is compressed for.
         seed: Of everything random in the step; the process's own generators are left as they were.
         progress: Told how far a long stage is.
+        workspace: A folder for what a long step needs to go on where a killed run stopped; None: it starts anew.
     """
 
     data: Dataset | None
     target: Target
     seed: int
     progress: ProgressListener
+    workspace: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,7 @@ class StepResult:
             made symmetric; keyed by the fx name of its ``quantize_per_tensor`` node in ``model.program``.
         events: What a reader of the report must know.
         stats: Figures for the report, JSON values.
+        training: How the training went, where there was one.
     """
 
     model: TrainedModel
@@ -69,6 +74,7 @@ class StepResult:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
+    training: tuple[TrainingSection, ...] = ()
 
 
 class Step(Protocol):

@@ -62,14 +62,22 @@ class Feed:
             DataError: A batch does not fit the model's inputs.
         """
         for batch in self.split.batches(self.size, self.limit):
-            count = len(batch.inputs[0]) if batch.inputs else 0
-            yield [torch.from_numpy(self._fit(batch, i, count)) for i in range(len(self.specs))], count
+            yield self.tensors(batch), len(batch.inputs[0]) if batch.inputs else 0
+
+    def tensors(self, batch: Batch) -> list[torch.Tensor]:
+        """The flat input tensors of one batch, filled up to what the program takes.
+
+        Raises:
+            DataError: It does not fit the model's inputs.
+        """
+        count = len(batch.inputs[0]) if batch.inputs else 0
+        return [torch.from_numpy(self._fit(batch, i, count)) for i in range(len(self.specs))]
 
     def _fit(self, batch: Batch, position: int, count: int) -> np.ndarray:
         spec = self.specs[position]
         if len(batch.inputs) != len(self.specs):
             raise DataError(
-                "The calibration data has another number of inputs than the model.",
+                "The data has another number of inputs than the model.",
                 got=f"{len(batch.inputs)} arrays",
                 fix=f"The model takes {', '.join(str(s) for s in self.specs)}.",
             )
@@ -78,7 +86,7 @@ class Feed:
             array = np.concatenate([array, np.repeat(array[-1:], self.smallest - count, axis=0)])
         if not spec.accepts(array):
             raise DataError(
-                f"The calibration data does not fit input {spec.name!r}.",
+                f"The data does not fit input {spec.name!r}.",
                 got=f"{batch.inputs[position].dtype}{list(batch.inputs[position].shape)}",
                 fix=f"The model takes {spec}.",
             )

@@ -120,6 +120,10 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         floor = floor if self.per_channel else floor.max()
         self.scale_floor = torch.maximum(self.scale_floor, floor.float())
 
+    def encode(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is stored of ``weight``: int8, and its scale as ``quantize_weight`` gives it."""
+        return quantize_weight(weight, self.scale_floor, self.quant_max, per_channel=self.per_channel)
+
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Not used: ``convert`` writes the nodes."""
         raise NotImplementedError
@@ -129,8 +133,7 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         source = observed.args[0]
         if not isinstance(source, Node) or source.op != "get_attr":
             raise TypeError(f"a quantized weight must be a constant, not {source!r}")
-        weight = attribute(model, str(source.target))
-        stored, scale = quantize_weight(weight, self.scale_floor, self.quant_max, per_channel=self.per_channel)
+        stored, scale = self.encode(attribute(model, str(source.target)))
         name = str(source.target).replace(".", "_")
         graph = model.graph
         with graph.inserting_before(observed):

@@ -12,7 +12,7 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Convert, Quantize, Recipe
 from edgeopt.targets.schema import Target
 
-__all__ = ["QuantizeStep"]
+__all__ = ["QuantizeStep", "quiet_loggers"]
 
 
 class QuantizeStep:
@@ -59,6 +59,18 @@ class QuantizeStep:
             RecipeError: The model came as ONNX; a ``skip`` pattern matches nothing; there is no calibration split.
             DataError: The calibration data does not fit the model, or makes it produce NaN or infinity.
         """
+        QuantizeStep.demand(model, context)
+        with quiet_loggers():
+            from edgeopt.compress.ptq import quantize_program  # noqa: PLC0415  (torch)
+        return quantize_program(model, config, context)
+
+    @staticmethod
+    def demand(model: TrainedModel, context: StepContext) -> None:
+        """Refuse a model, a target or data that no quantization can work with.
+
+        Raises:
+            RecipeError: With what would work instead.
+        """
         if model.program is None:
             raise RecipeError(
                 "Quantization is a torch-level step: it needs the PyTorch program.",
@@ -73,14 +85,12 @@ class QuantizeStep:
                 got="no data" if context.data is None else f"data {context.data.name!r} without a calibration split",
                 fix=f"Give data with a calibration split, or use recipe {context.target.float_recipe!r}.",
             )
-        with _quiet("torchao", "torch.utils._pytree"):
-            from edgeopt.compress.ptq import quantize_program  # noqa: PLC0415  (torch)
-        return quantize_program(model, config, context)
 
 
 @contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
+def quiet_loggers() -> Iterator[None]:
     """Hold back warnings: torchao reports each CUDA library that it cannot load on a CPU build."""
+    loggers = ("torchao", "torch.utils._pytree")
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -11,6 +11,8 @@ STEPS: Registry[Step] = Registry(
     "step",
     {
         "quantize": "edgeopt.compress.quantize:QuantizeStep",
+        "qat": "edgeopt.compress.training_steps:QatStep",
+        "finetune": "edgeopt.compress.training_steps:FinetuneStep",
     },
     "edgeopt.steps",
 )

@@ -24,6 +24,7 @@ from edgeopt.core.fingerprint import hash_file, hash_json
 __all__ = ["CacheEntry", "Outcome", "StageCache", "default_cache_root", "source_hash"]
 
 _RECORD = "stage.json"
+_WORKSPACES = "unfinished"  # what killed runs left to go on from
 _LITTLE = 16 * 1024  # bytes; a disk with less is full
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -80,8 +81,7 @@ class StageCache:
             EdgeOptError: The cache's folder cannot be written.
         """
         start = time.perf_counter()
-        key = hash_json({"stage": name, "source": source_hash(), "inputs": inputs})
-        final = self.root / name / key
+        final = self.root / name / self._key(name, inputs)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(final.with_suffix(".lock"))
@@ -97,6 +97,10 @@ class StageCache:
                 self._make(final, inputs, build)
             os.utime(final)
         return Outcome(directory=final, cached=cached, wall_s=time.perf_counter() - start)
+
+    def workspace(self, name: str, inputs: dict[str, Any]) -> Path:
+        """Where the stage of that name and inputs keeps what lets a killed run go on; made and deleted by its user."""
+        return self.root / _WORKSPACES / f"{name}-{self._key(name, inputs)}"
 
     def entries(self) -> Iterator[CacheEntry]:
         """All complete entries, stage by stage."""
@@ -115,7 +119,7 @@ class StageCache:
                     shutil.rmtree(folder, ignore_errors=True)
                 folder.with_suffix(".lock").unlink(missing_ok=True)
                 freed += entry.bytes
-        for partial in self.root.glob("*/.partial-*"):
+        for partial in (*self.root.glob("*/.partial-*"), *self.root.glob(f"{_WORKSPACES}/*")):
             if now - partial.stat().st_mtime >= max(older_than_s, 3600.0):
                 shutil.rmtree(partial, ignore_errors=True)
         return freed
@@ -124,6 +128,10 @@ class StageCache:
         """Delete what a disabled cache made."""
         if self._scratch:
             self._scratch.cleanup()
+
+    @staticmethod
+    def _key(name: str, inputs: dict[str, Any]) -> str:
+        return hash_json({"stage": name, "source": source_hash(), "inputs": inputs})
 
     @staticmethod
     def _make(final: Path, inputs: dict[str, Any], build: Callable[[Path], None]) -> None:

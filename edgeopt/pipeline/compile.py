@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeopt.bundle.load import Bundle
 from edgeopt.bundle.write import check_destination
+from edgeopt.compress.training_steps import demand_trainable
 from edgeopt.core.events import Event, ProgressListener, ignore_progress
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Dataset
@@ -31,6 +32,7 @@ from edgeopt.pipeline.samples import ParityInputs, parity_inputs
 from edgeopt.pipeline.ship import ship
 from edgeopt.recipes.check import check, default_recipe_name
 from edgeopt.recipes.load import load_recipe
+from edgeopt.recipes.schema import Finetune, Qat
 from edgeopt.targets.host import detect_host, stands_for
 from edgeopt.targets.load import find_target
 
@@ -134,6 +136,9 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_
         data = None
         if options.data is not None:
             data = _read_data(context, options, loaded)
+        for config in plan.recipe.steps:
+            if isinstance(config, Qat | Finetune):
+                demand_trainable(config, data)
         context.note([Event(kind="fallback", stage="plan", message=line) for line in plan.left_out])
         yield _Run(context=context, plan=plan, loaded=loaded, data=data, device=device)
     finally:

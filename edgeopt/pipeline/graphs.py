@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeopt.bundle.document import LayerRow, ParityRow
+from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection
 from edgeopt.core.errors import GraphError, ModelError
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
@@ -27,7 +27,8 @@ from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.host import run_onnx
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
-from edgeopt.recipes.schema import Convert, Quantize, step_name
+from edgeopt.pipeline.steps import run_steps, torch_steps
+from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, step_name
 
 __all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph"]
 
@@ -58,6 +59,7 @@ class Graph:
     parity: list[ParityRow]
     events: list[Event]
     layers: list[LayerRow]
+    training: list[TrainingSection]
     calibration: Path | None = None
 
 
@@ -85,11 +87,12 @@ def int8_graph(
     context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, *, data: Dataset, base: Graph
 ) -> Graph:
     """Quantize as the recipe says, export, and hold the graph against ``base``'s FP32 PyTorch outputs."""
-    config = plan.recipe.step(Quantize)
+    steps = torch_steps(plan.recipe)
+    trains = any(isinstance(config, Qat | Finetune) for config in steps)
     key = {
         "model": loaded.model.identity,
-        "step": step_name(config),
-        "quantize": config.model_dump(mode="json"),
+        "steps": [{step_name(config): config.model_dump(mode="json")} for config in steps],
+        "trained": {name: data.splits[name].fingerprint for name in ("train", "tune")} if trains else None,
         "rules": plan.target.quantization.model_dump(mode="json") if plan.target.quantization else None,
         "calibration": data.splits["calibration"].fingerprint,
         "export": plan.recipe.export.model_dump(mode="json"),
@@ -100,10 +103,16 @@ def int8_graph(
         "versions": _versions(),
     }
 
-    def build(folder: Path) -> None:
-        _export_int8(folder, context, loaded, plan, samples, data=data, base=base)
+    workspace = context.cache.workspace("quantize", key) if trains else None
 
-    return _read(context.stage("quantize", "quantize to int8", key, build), context)
+    def build(folder: Path) -> None:
+        _export_int8(folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace)
+
+    label = "train and quantize to int8" if trains else "quantize to int8"
+    graph = _read(context.stage("quantize", label, key, build), context)
+    if workspace is not None:
+        shutil.rmtree(workspace, ignore_errors=True)
+    return graph
 
 
 def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph) -> Graph:
@@ -119,7 +128,14 @@ def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Pari
         _demand(row, lambda: None)
         if base.calibration is not None:
             shutil.copyfile(base.calibration, folder / "calibration.json")
-        _write(folder, reference=base.reference, parity=[row], events=list(result.events), layers=base.layers)
+        _write(
+            folder,
+            reference=base.reference,
+            parity=[row],
+            events=list(result.events),
+            layers=base.layers,
+            training=base.training,
+        )
 
     key = {
         "graph": hash_file(base.path),
@@ -180,9 +196,8 @@ def _export_int8(
     *,
     data: Dataset,
     base: Graph,
+    workspace: Path | None,
 ) -> None:
-    from edgeopt.compress.base import StepContext
-    from edgeopt.compress.registry import STEPS
     from edgeopt.graph.calibration import calibrated_tensors
     from edgeopt.graph.export import export_onnx
     from edgeopt.graph.parity import compare, first_difference
@@ -190,9 +205,8 @@ def _export_int8(
 
     path, named = folder / "model.onnx", samples.named(loaded.model)
     config = plan.recipe.step(Quantize)
-    step_context = StepContext(data=data, target=plan.target, seed=context.seed, progress=context.progress)
     model = replace(loaded.model, program=load_program(loaded.directory), onnx_path=None)
-    result = STEPS[step_name(config)].run(model, config, step_context)
+    result = run_steps(context, model, plan, data=data, workspace=workspace)
     program = result.model.program
     if program is None:
         raise GraphError("The quantize step returned no program.")
@@ -236,7 +250,14 @@ def _export_int8(
     }
     (folder / "calibration.json").write_text(json.dumps(calibration, indent=1, sort_keys=True))
     events = [*result.events, *exported.events]
-    _write(folder, reference=base.reference, parity=[in_torch, on_graph, same], events=events, layers=layers)
+    _write(
+        folder,
+        reference=base.reference,
+        parity=[in_torch, on_graph, same],
+        events=events,
+        layers=layers,
+        training=list(result.training),
+    )
 
 
 def _layers(base: Graph, path: Path, named: Mapping[str, np.ndarray], decisions: Any) -> list[LayerRow]:
@@ -315,12 +336,14 @@ def _write(
     parity: list[ParityRow],
     events: list[Event],
     layers: list[LayerRow] | None = None,
+    training: list[TrainingSection] | None = None,
 ) -> None:
     for index, array in enumerate(reference):
         np.save(folder / f"reference-{index}.npy", array)
     records.write(folder / "parity.json", list[ParityRow], parity)
     records.write(folder / "events.json", list[Event], events)
     records.write(folder / "layers.json", list[LayerRow], layers or [])
+    records.write(folder / "training.json", list[TrainingSection], training or [])
 
 
 def _read(folder: Path, context: RunContext) -> Graph:
@@ -333,6 +356,7 @@ def _read(folder: Path, context: RunContext) -> Graph:
         parity=records.read(folder / "parity.json", list[ParityRow]),
         events=records.read(folder / "events.json", list[Event]),
         layers=records.read(folder / "layers.json", list[LayerRow]),
+        training=records.read(folder / "training.json", list[TrainingSection]),
         calibration=calibration if calibration.is_file() else None,
     )
     context.parity.extend(row for row in graph.parity if row not in context.parity)

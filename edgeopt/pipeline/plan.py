@@ -9,7 +9,7 @@ from edgeopt.backends.base import Availability
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
 from edgeopt.recipes.check import precision_of
-from edgeopt.recipes.schema import Convert, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = ["Plan", "PlannedCandidate", "make_plan"]
@@ -88,7 +88,15 @@ class Plan:
     def steps(self) -> list[str]:
         """The stages in order, one line each."""
         names = ["load the model", "export FP32 to ONNX, parity with PyTorch"]
-        if (quantize := self.recipe.step(Quantize)) is not None:
+        if (finetune := self.recipe.step(Finetune)) is not None:
+            names.append(f"train the float model ({_training_words(finetune)})")
+        quantize = self.recipe.step(Quantize)
+        if isinstance(quantize, Qat):
+            names.append(
+                f"quantize to int8 ({quantize.observer} observer, {quantize.calibration_samples} calibration samples), "
+                f"train on the grid ({quantize.scales} step sizes, {_training_words(quantize)}), export, parity"
+            )
+        elif quantize is not None:
             names.append(
                 f"quantize to int8 ({quantize.observer} observer, {quantize.calibration_samples} calibration samples, "
                 f"bias correction {'on' if quantize.bias_correction else 'off'}), export, parity"
@@ -104,6 +112,17 @@ class Plan:
                 f"throughput at batch {sizes}, cold start, memory"
             )
         return [*names, "judge, write the bundle"]
+
+
+def _training_words(config: Finetune | Qat) -> str:
+    training = config.training
+    taught = f"taught by FP32 at {training.distillation.weight:g}" if training.distillation else "no teacher"
+    limit = f", at most {training.max_minutes:g} minutes" if training.max_minutes else ""
+    norms = "frozen" if config.batchnorm == "frozen" else f"live for {config.batchnorm.freeze_after} epochs"
+    return (
+        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} at {training.learning_rate:g}, "
+        f"loss {training.loss}, {taught}, BatchNorm {norms}{limit}"
+    )
 
 
 def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_here: bool, measured_reason: str) -> Plan:

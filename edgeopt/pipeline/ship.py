@@ -47,6 +47,7 @@ from edgeopt.version import __version__
 __all__ = ["ship"]
 
 _LIBRARIES = (
+    "lightning-fabric",
     "numpy",
     "onnx",
     "onnx-ir",
@@ -83,6 +84,7 @@ def ship(
     if data is None and plan.recipe_reason:
         headline = (plan.recipe_reason, *headline)
     layers = next((b.graph.layers for b in judged.built if b.graph.layers), [])
+    training = next((b.graph.training for b in judged.built if b.graph.training), [])
     started = time.perf_counter()
 
     def report() -> Report:
@@ -104,6 +106,7 @@ def ship(
             layers=tuple(layers),
             stages=tuple(context.stages),
             events=tuple(context.events),
+            training=tuple(training),
         )
 
     def fill(folder: Path) -> None:

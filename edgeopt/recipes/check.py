@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeopt.core.errors import RecipeError
-from edgeopt.recipes.schema import Convert, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe, step_name
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = ["check", "default_recipe_name", "precision_of", "runtimes_for"]
@@ -27,6 +27,7 @@ def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, mode
     conflicts = [
         *_order_conflicts(recipe),
         *_option_conflicts(recipe),
+        *_training_conflicts(recipe),
         *_target_conflicts(recipe, target),
         *_data_conflicts(recipe, target, has_data=has_data),
         *_onnx_conflicts(recipe, target, is_onnx=is_onnx, model_opset=model_opset),
@@ -62,12 +63,23 @@ def default_recipe_name(target: Target, has_data: bool) -> tuple[str, str]:
 
 
 def _order_conflicts(recipe: Recipe) -> Iterator[str]:
-    kinds = [type(step) for step in recipe.steps]
-    for kind, name in ((Quantize, "quantize"), (Convert, "convert")):
-        if kinds.count(kind) > 1:
-            yield f"it has {kinds.count(kind)} {name} steps; keep one."
-    if Convert in kinds and Quantize in kinds and kinds.index(Convert) < kinds.index(Quantize):
-        yield "convert comes before quantize, which calibrates in float32; put quantize first."
+    for kind, name in ((Quantize, "quantize or qat"), (Finetune, "finetune"), (Convert, "convert")):
+        places = _places(recipe, kind)
+        if len(places) > 1:
+            names = {step_name(recipe.steps[place]) for place in places}
+            yield f"it has {len(places)} {names.pop() if len(names) == 1 else name} steps; keep one."
+    quantized, trained, converted = (_places(recipe, kind) for kind in (Quantize, Finetune, Convert))
+    if converted and quantized and converted[0] < quantized[0]:
+        name = step_name(recipe.steps[quantized[0]])
+        yield f"convert comes before {name}, which calibrates in float32; put {name} first."
+    if trained and not quantized:
+        yield "finetune trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
+    elif trained and quantized[0] < trained[0]:
+        yield "finetune comes after the model was quantized; put it first, or train on the grid with qat."
+
+
+def _places(recipe: Recipe, kind: type[object]) -> list[int]:
+    return [place for place, step in enumerate(recipe.steps) if isinstance(step, kind)]
 
 
 def _option_conflicts(recipe: Recipe) -> Iterator[str]:
@@ -77,10 +89,33 @@ def _option_conflicts(recipe: Recipe) -> Iterator[str]:
     quantize = recipe.step(Quantize)
     unused = quantize is not None and quantize.observer != "percentile"
     if unused and quantize.percentile != Quantize.model_fields["percentile"].default:
+        name = f"steps.{step_name(quantize)}"
         yield (
-            f"steps.quantize.percentile is {quantize.percentile}, which the observer {quantize.observer!r} "
-            "does not read; set steps.quantize.observer=percentile or leave it out."
+            f"{name}.percentile is {quantize.percentile}, which the observer {quantize.observer!r} "
+            f"does not read; set {name}.observer=percentile or leave it out."
         )
+
+
+def _training_conflicts(recipe: Recipe) -> Iterator[str]:
+    for step in recipe.steps:
+        if not isinstance(step, Qat | Finetune):
+            continue
+        name, epochs = f"steps.{step_name(step)}", step.training.epochs
+        if step.training.warmup_epochs >= epochs:
+            yield (
+                f"{name}.training.warmup_epochs is {step.training.warmup_epochs:g}, and there are only {epochs} epochs; "
+                "make it less."
+            )
+        if not isinstance(step, Qat):
+            continue
+        frozen = step.freeze_ranges_after
+        if step.scales == "learned" and frozen is not None:
+            yield f"{name}.freeze_ranges_after is for observed scales, and they are learned; leave it out."
+        if step.scales == "observed" and (frozen is None or frozen >= epochs):
+            yield (
+                f"{name}.freeze_ranges_after is {'missing' if frozen is None else frozen}: observed ranges must be "
+                f"frozen before the last of {epochs} epochs; set it below {epochs}."
+            )
 
 
 def _target_conflicts(recipe: Recipe, target: Target) -> Iterator[str]:
@@ -96,9 +131,9 @@ def _target_conflicts(recipe: Recipe, target: Target) -> Iterator[str]:
 def _data_conflicts(recipe: Recipe, target: Target, *, has_data: bool) -> Iterator[str]:
     if has_data:
         return
-    if recipe.step(Quantize):
+    if (quantize := recipe.step(Quantize)) is not None:
         yield (
-            "quantize needs data to calibrate with, and edgeopt never calibrates on random tensors; "
+            f"{step_name(quantize)} needs data to calibrate with, and edgeopt never calibrates on random tensors; "
             f"give --data, or use the recipe {target.float_recipe!r}."
         )
     limited = [name for name in ("drop_pp", "agreement") if getattr(recipe.limits, name) is not None]
@@ -112,10 +147,11 @@ def _data_conflicts(recipe: Recipe, target: Target, *, has_data: bool) -> Iterat
 def _onnx_conflicts(recipe: Recipe, target: Target, *, is_onnx: bool, model_opset: int | None) -> Iterator[str]:
     if not is_onnx:
         return
-    if recipe.step(Quantize):
+    if (quantize := recipe.step(Quantize)) is not None:
+        name = step_name(quantize)
         yield (
-            "quantize works on the PyTorch graph, and the model is an ONNX file; give the PyTorch model "
-            "(a torch.export archive is best), or use a recipe without quantize, such as 'fp32'."
+            f"{name} works on the PyTorch graph, and the model is an ONNX file; give the PyTorch model "
+            f"(a torch.export archive is best), or use a recipe without {name}, such as 'fp32'."
         )
     readers = runtimes_for(recipe, target)
     newest = max((rules.opset_max for rules in readers), default=None)

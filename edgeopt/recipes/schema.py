@@ -6,14 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_serializer
 
+from edgeopt.recipes.training import FreezeAfter, Training
+
 __all__ = [
     "STEPS",
     "Convert",
     "Export",
+    "Finetune",
     "LayerPrecision",
     "Limits",
     "Measure",
     "ParityLimits",
+    "Qat",
     "Quantize",
     "Recipe",
     "StepConfig",
@@ -65,8 +69,41 @@ class Convert(_Frozen):
     keep_float32: tuple[str, ...] = ()
 
 
-StepConfig = Quantize | Convert
-STEPS: dict[str, type[StepConfig]] = {"quantize": Quantize, "convert": Convert}
+class Qat(Quantize):
+    """Quantization-aware training: starts from what ``Quantize`` calibrates, then trains weights on the grid itself.
+
+    Attributes:
+        bias_correction: Always off: the biases are trained.
+        scales: ``learned`` (a step size per activation and per weight channel is trained, LSQ), or ``observed``
+            (activations: a moving average of each batch's range; weights: their largest magnitude).
+        freeze_ranges_after: For ``observed`` only: how many epochs the activations' ranges still move.
+        batchnorm: ``frozen``: folded into the convolutions before training. Else each quantized convolution keeps its
+            BatchNorm, on batch statistics for so many epochs, on the running ones from then on.
+        training: The loop.
+    """
+
+    bias_correction: Literal[False] = False
+    scales: Literal["learned", "observed"]
+    freeze_ranges_after: Annotated[int, Field(ge=0)] | None = None
+    batchnorm: Literal["frozen"] | FreezeAfter
+    training: Training
+
+
+class Finetune(_Frozen):
+    """Training of the float model, before it is quantized; with a teacher it is distillation.
+
+    Attributes:
+        batchnorm: ``frozen``: running statistics are neither used up nor changed. Else batch statistics for so many
+            epochs.
+        training: The loop.
+    """
+
+    batchnorm: Literal["frozen"] | FreezeAfter
+    training: Training
+
+
+StepConfig = Quantize | Qat | Finetune | Convert
+STEPS: dict[str, type[StepConfig]] = {"quantize": Quantize, "qat": Qat, "finetune": Finetune, "convert": Convert}
 
 
 def step_name(config: StepConfig) -> str:
@@ -94,6 +131,8 @@ def _options_of(step: Any) -> Any:
 
 _Step = Annotated[
     Annotated[Quantize, BeforeValidator(_options_of), Tag("quantize")]
+    | Annotated[Qat, BeforeValidator(_options_of), Tag("qat")]
+    | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),
 ]

@@ -23,6 +23,7 @@ from edgeopt.report.format import conditions_text, figure, label, limit_text, pl
 from edgeopt.report.plots import all_plots, style_of
 from edgeopt.report.summary import key_figures, layer_summary
 from edgeopt.report.table import comparison
+from edgeopt.report.training import training_plots
 
 __all__ = ["to_html"]
 
@@ -55,7 +56,7 @@ def to_html(report: Report) -> str:
         shipped=shipped,
         keys=key_figures(report),
         table=comparison(report),
-        plots=all_plots(report),
+        plots=(*all_plots(report), *training_plots(report)),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
         verdict_words=verdict_words(report),

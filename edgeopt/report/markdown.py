@@ -19,6 +19,7 @@ from edgeopt.report.findings import (
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
+from edgeopt.report.training import epoch_table, training_words
 
 __all__ = ["to_markdown"]
 
@@ -42,6 +43,7 @@ def to_markdown(report: Report) -> str:
         *_section("Notes", _bullets(_text(finding.text) for finding in findings(report, "note"))),
         *_section("Is it right", _parity(report)),
         *_section("Layers", _layers(report)),
+        *_section("Training", _training(report)),
         *_section("Classes", _classes(report)),
         *_section("Data", _data(report)),
         *_section("Measured on", _device(report)),
@@ -124,6 +126,14 @@ def _classes(report: Report) -> str:
     shipped = report.shipped
     rows = [(plain(r.label), str(r.samples), figure(r.accuracy), figure(r.drop)) for r in shipped.classes]
     return _folded(("class", "samples", "accuracy", "drop"), rows) if rows else ""
+
+
+def _training(report: Report) -> str:
+    parts = []
+    for section in report.training:
+        heads, rows = epoch_table(section)
+        parts += [_text(training_words(section)), _folded(heads, rows)]
+    return "\n\n".join(parts)
 
 
 def _data(report: Report) -> str:

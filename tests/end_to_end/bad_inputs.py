@@ -206,6 +206,26 @@ def _bad_onnx(world: World) -> list[str]:
     return compiled(world, world.folder / "m.onnx", "-r", "fp32", data="")
 
 
+def _training(*overrides: str, labelled: bool = True, net: Callable[[], torch.nn.Module] | None = None) -> Arguments:
+    """Good training data and the recipe int8-qat, with something wrong about them."""
+
+    def arguments(world: World) -> list[str]:
+        with np.load(world.data) as good:
+            x, y = good["x"], good["y"]
+        arrays = {"x": x[:100], "y": y[:100], "x_train": x, "y_train": y}
+        kept = {name: array for name, array in arrays.items() if labelled or name.startswith("x")}
+        np.savez(world.folder / "train.npz", **kept)
+        model = world.exported(net()) if net else None
+        more = [word for override in overrides for word in ("--set", override)]
+        return compiled(world, model, "-r", "int8-qat", *more, data=world.folder / "train.npz")
+
+    return arguments
+
+
+def _frozen() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(20, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).requires_grad_(False)
+
+
 def _recipe_file(world: World) -> list[str]:
     recipe = "schema_version: 1\nname: mine\nsteps: [{quantise: {observer: minmax}}]\n"
     return compiled(world, None, "-r", str(world.file("mine.yaml", recipe)))
@@ -497,6 +517,53 @@ CASES = (
         name="recipe: int8 without data",
         arguments=lambda w: compiled(w, None, "-r", "int8-ptq", data=""),
         says=("never calibrates on random tensors", "--data"),
+        before_work=True,
+    ),
+    Case(
+        name="training: no train split",
+        arguments=lambda w: compiled(w, None, "-r", "int8-qat"),
+        says=("qat needs a train split", "there is none", "x_train and y_train", "'int8-ptq'"),
+    ),
+    Case(
+        name="training: no labels, no teacher, no loss",
+        arguments=_training("steps.qat.training.distillation=null", labelled=False),
+        says=("nothing to train on", "no labels", "distillation"),
+    ),
+    Case(
+        name="training: a frozen model",
+        arguments=_training(net=_frozen),
+        says=("model is frozen", "none of its parameters takes gradients", "'int8-ptq'"),
+    ),
+    Case(
+        name="training: a loss that is not there",
+        arguments=_training("steps.qat.training.loss=no_such.module:loss"),
+        says=("loss cannot be imported", r"no_such\.module:loss", "package.module:callable"),
+    ),
+    Case(
+        name="training: a loss that is no number",
+        arguments=_training("steps.qat.training.loss=bad_nets:vector_loss"),
+        says=("bad_nets:vector_loss does not return a scalar", r"a tensor \[64, 2\]"),
+    ),
+    Case(
+        name="training: a loss that is NaN",
+        arguments=_training("steps.qat.training.loss=bad_nets:nan_loss"),
+        says=("broke off before the first epoch", "nan in epoch 1, step 1", "learning_rate"),
+    ),
+    Case(
+        name="training: a precision that the device has not",
+        arguments=_training("steps.qat.training.precision=16-mixed"),
+        says=("cpu here has no 16-mixed", "precision=32-true"),
+    ),
+    Case(
+        name="training: more warm-up than epochs",
+        arguments=_training("steps.qat.training.warmup_epochs=9"),
+        says=(r"steps\.qat\.training\.warmup_epochs is 9", "only 6 epochs"),
+        before_work=True,
+    ),
+    Case(
+        name="training: observed ranges that never freeze",
+        arguments=_training("steps.qat.scales=observed"),
+        says=(r"steps\.qat\.freeze_ranges_after is missing", "before the last of 6 epochs"),
         before_work=True,
     ),
     Case(

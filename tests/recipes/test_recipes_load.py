@@ -9,7 +9,7 @@ from edgeopt.recipes import load
 from edgeopt.recipes.load import dump_recipe, list_recipes, load_recipe, shipped_folder
 from edgeopt.recipes.schema import Convert, Export, Limits, Measure, ParityLimits, Quantize, Recipe
 
-SHIPPED = ["fp16", "fp32", "int8-ptq", "int8-ptq-accurate", "int8-ptq-fp16"]
+SHIPPED = ["fp16", "fp32", "int8-ptq", "int8-ptq-accurate", "int8-ptq-fp16", "int8-qat"]
 
 
 def write(folder, text, name="mine.yaml"):
@@ -50,7 +50,7 @@ def test_a_file_of_ones_own_is_a_recipe(tmp_path):
 def test_an_unknown_name_lists_the_shipped_ones_nearest_first():
     with pytest.raises(
         RecipeError,
-        match=r"Received: 'int8-pqt'\. Shipped, nearest first: int8-ptq, int8-ptq-fp16, int8-ptq-accurate, fp",
+        match=r"Received: 'int8-pqt'\. Shipped, nearest first: int8-ptq, int8-qat, int8-ptq-fp16, int8-ptq-accurate, fp",
     ):
         load_recipe("int8-pqt")
 
@@ -118,7 +118,10 @@ class TestOverrides:
             ("limits.drop_pp=1e999", r"1e999 is too large"),
             ("limits=3", r"limits is 3: input should be an object"),
             ("schema_version=2", r"schema_version is 2; choose 1"),
-            ("steps=[{prune: {}}]", r"steps\[0\] is \{'prune': \{\}\}; it must be one of 'quantize', 'convert'"),
+            (
+                "steps=[{prune: {}}]",
+                r"steps\[0\] is \{'prune': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'convert'",
+            ),
             ("steps.quantize.skip=[1]", r"steps\.quantize\.skip\[0\] is 1: input should be a valid string"),
             ("steps.quantize.skip=head", r"steps\.quantize\.skip is 'head': input should be a valid array"),
             ("steps=[3]", r"steps\[0\] is 3; it must be a mapping with one key"),

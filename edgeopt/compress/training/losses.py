@@ -1,0 +1,115 @@
+"""What is minimized: the task's loss, a callable of the user's, the distance to a teacher, or a blend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
+
+from edgeopt.compress.training.named import imported
+from edgeopt.core.errors import RecipeError
+from edgeopt.recipes.training import Distillation, Training
+
+__all__ = ["Loss", "find_loss"]
+
+Outputs = Sequence[torch.Tensor]
+Task = Callable[[Outputs, torch.Tensor | None], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """The loss of one batch.
+
+    Attributes:
+        name: ``task`` or the callable's, for error messages.
+        task: None where only the teacher is followed.
+        distillation: None where there is no teacher.
+        classification: Whether the first output has one score per class on its last axis.
+    """
+
+    name: str
+    task: Task | None
+    distillation: Distillation | None
+    classification: bool
+
+    def __call__(self, outputs: Outputs, labels: torch.Tensor | None, teacher: Outputs | None) -> torch.Tensor:
+        """A scalar.
+
+        Raises:
+            RecipeError: The user's callable raised, or returned no scalar tensor that depends on the outputs.
+        """
+        share = self.distillation.weight if self.distillation is not None else 0.0
+        parts = []
+        if self.task is not None and share < 1.0:
+            parts.append((1.0 - share) * self._own(self.task, outputs, labels))
+        if self.distillation is not None and teacher is not None:
+            share = share if parts else 1.0
+            parts.append(share * _distance(outputs, teacher, self.distillation.temperature, self.classification))
+        return torch.stack(parts).sum()
+
+    def _own(self, task: Task, outputs: Outputs, labels: torch.Tensor | None) -> torch.Tensor:
+        try:
+            value = task(outputs, labels)
+        except Exception as error:
+            if self.name == "task":
+                raise
+            raise RecipeError(
+                f"The loss {self.name} raised.",
+                got=f"{type(error).__name__}: {error}",
+                fix="It is called with the outputs, a tuple of tensors, and the labels, int64 [N] or None.",
+            ) from error
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            got = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            raise RecipeError(
+                f"The loss {self.name} does not return a scalar.", got=got, fix="Return a tensor with one element."
+            )
+        if not value.requires_grad:
+            raise RecipeError(
+                f"The loss {self.name} does not depend on the model's outputs.",
+                got="a tensor without a gradient",
+                fix="Compute it from the outputs with torch, and do not detach them.",
+            )
+        return value.reshape(())
+
+
+def find_loss(config: Training, *, classification: bool, labelled: bool) -> Loss:
+    """The loss that a recipe means.
+
+    Raises:
+        RecipeError: The callable cannot be imported; or there are no labels, and neither a callable nor a teacher.
+    """
+    if config.loss != "task":
+        task: Task | None = imported(config.loss)
+    elif labelled and classification:
+        task = _cross_entropy
+    elif config.distillation is not None:
+        task = None
+    else:
+        raise RecipeError(
+            "There is nothing to train on: the data has no labels, and the recipe has neither a teacher nor a loss.",
+            got="training.loss: task, training.distillation: null",
+            fix="Give labels, set training.distillation, or name a loss (package.module:callable).",
+        )
+    return Loss(name=config.loss, task=task, distillation=config.distillation, classification=classification)
+
+
+def _cross_entropy(outputs: Outputs, labels: torch.Tensor | None) -> torch.Tensor:
+    scores = outputs[0].float()
+    if labels is None:
+        raise TypeError("find_loss takes this only where there are labels")
+    return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))
+
+
+def _distance(outputs: Outputs, teacher: Outputs, temperature: float, classification: bool) -> torch.Tensor:
+    """Classifiers: T² · KL(teacher ‖ student) of the first output. Else: squared error over the teacher's power."""
+    if classification:
+        mine = F.log_softmax(outputs[0].float() / temperature, -1).flatten(0, -2)
+        theirs = F.log_softmax(teacher[0].float() / temperature, -1).flatten(0, -2)
+        return temperature**2 * F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+    pairs = [(a.float(), b.float()) for a, b in zip(outputs, teacher, strict=True) if b.is_floating_point()]
+    noise = torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
+    power = torch.stack([b.square().sum() for _, b in pairs]).sum()
+    return noise / power.clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,0 +1,52 @@
+"""The steps of a recipe that work on the PyTorch program, one after another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeopt.data.contract import Dataset
+from edgeopt.model.trained import TrainedModel
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.plan import Plan
+from edgeopt.recipes.schema import Convert, Recipe, StepConfig, step_name
+
+if TYPE_CHECKING:
+    from edgeopt.compress.base import StepResult
+
+__all__ = ["run_steps", "torch_steps"]
+
+
+def torch_steps(recipe: Recipe) -> list[StepConfig]:
+    """The steps that work on the PyTorch program, in the recipe's order."""
+    return [config for config in recipe.steps if not isinstance(config, Convert)]
+
+
+def run_steps(
+    context: RunContext, model: TrainedModel, plan: Plan, *, data: Dataset, workspace: Path | None
+) -> StepResult:
+    """Run them; what the last one says of layers and ranges holds, events and trainings are collected.
+
+    Args:
+        context: Hears how far a step is.
+        model: With its program.
+        plan: Its recipe's steps, its target.
+        data: What they calibrate and train on.
+        workspace: Where a step keeps what lets a killed run go on; None: nowhere.
+    """
+    from edgeopt.compress.base import StepContext, StepResult
+    from edgeopt.compress.registry import STEPS
+
+    result = StepResult(model=model)
+    for number, config in enumerate(torch_steps(plan.recipe)):
+        step_context = StepContext(
+            data=data,
+            target=plan.target,
+            seed=context.seed,
+            progress=context.progress,
+            workspace=workspace / str(number) if workspace is not None else None,
+        )
+        before, result = result, STEPS[step_name(config)].run(result.model, config, step_context)
+        result = replace(result, events=(*before.events, *result.events), training=(*before.training, *result.training))
+    return result
