@@ -22,7 +22,7 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Quantize
 from edgeopt.targets.schema import QuantizationRules
 
-__all__ = ["Session", "channel_axes", "fix_ranges", "open_session", "prepare"]
+__all__ = ["Session", "allow_biases", "channel_axes", "fix_ranges", "open_session", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +95,16 @@ def prepare(session: Session) -> tuple[GraphModule, int]:
 
 def fix_ranges(prepared: GraphModule, context: StepContext) -> None:
     """End calibration: choose every range, and keep biases representable beside them."""
-    observers = dict(prepared.named_modules(remove_duplicate=False))
     watching = [m for m in prepared.modules() if isinstance(m, ActivationObserver)]
     for done, observer in enumerate(watching, 1):
         observer.fix()
         context.progress(Progress(stage="choose ranges", done=done, total=len(watching)))
+    allow_biases(prepared)
+
+
+def allow_biases(prepared: GraphModule) -> None:
+    """Keep every bias representable as int32 in the unit that the fixed ranges give it."""
+    observers = dict(prepared.named_modules(remove_duplicate=False))
     for node in prepared.graph.nodes:
         if node.op != "call_function" or len(node.args) < 3 or not isinstance(node.args[2], Node):
             continue

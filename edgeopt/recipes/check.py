@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeopt.core.errors import RecipeError
-from edgeopt.recipes.schema import Convert, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Quantize, Recipe, step_name
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = ["check", "default_recipe_name", "precision_of", "runtimes_for"]
@@ -75,12 +75,16 @@ def _option_conflicts(recipe: Recipe) -> Iterator[str]:
     if twice := sorted({size for size in sizes if sizes.count(size) > 1}):
         yield f"measure.batch_sizes has {', '.join(map(str, twice))} more than once; name each batch size once."
     quantize = recipe.step(Quantize)
-    unused = quantize is not None and quantize.observer != "percentile"
-    if unused and quantize.percentile != Quantize.model_fields["percentile"].default:
-        yield (
-            f"steps.quantize.percentile is {quantize.percentile}, which the observer {quantize.observer!r} "
-            "does not read; set steps.quantize.observer=percentile or leave it out."
-        )
+    if quantize is None:
+        return
+    readers = {"percentile": ("percentile", "best"), "momentum": ("moving_average",)}
+    for option, observers in readers.items():
+        value = getattr(quantize, option)
+        if quantize.observer not in observers and value != Quantize.model_fields[option].default:
+            yield (
+                f"steps.{step_name(quantize)}.{option} is {value}, which the observer {quantize.observer!r} does not read; "
+                f"set steps.{step_name(quantize)}.observer={observers[0]} or leave it out."
+            )
 
 
 def _target_conflicts(recipe: Recipe, target: Target) -> Iterator[str]:
