@@ -18,7 +18,7 @@ from edgeopt.compress.attributes import attribute, constant
 from edgeopt.compress.calibrate import Feed
 from edgeopt.core.events import Progress, ProgressListener
 
-__all__ = ["correct_biases", "mean_errors"]
+__all__ = ["QuantizedMeans", "channel_mean", "correct_biases", "float_means", "mean_errors"]
 
 _Q = torch.ops.quantized_decomposed
 
@@ -61,17 +61,51 @@ class _Means(Interpreter):
         return output
 
     def _mean(self, output: torch.Tensor, axis: int) -> torch.Tensor:
-        if self.count < self.rows and len(output) % self.rows == 0:  # rows that only fill a static batch
-            output = output[: len(output) // self.rows * self.count]
-        axis %= output.ndim
-        inner = [i for i in range(1, output.ndim) if i != axis]
-        if inner and axis:  # within a sample in float32, which is many times faster; over samples in float64
-            output, axis = output.mean(inner), 1
-        others = [i for i in range(output.ndim) if i != axis]
-        return output.mean(others, dtype=torch.float64) if others else output.double()
+        return channel_mean(output, axis, self.count, self.rows)
 
 
-class _Corrected(_Means):
+def channel_mean(output: torch.Tensor, axis: int, count: int, rows: int) -> torch.Tensor:
+    """Mean of ``output`` over everything but ``axis``: float64 [C]. Of ``rows`` samples the first ``count`` are real."""
+    if count < rows and len(output) % rows == 0:  # rows that only fill a static batch
+        output = output[: len(output) // rows * count]
+    axis %= output.ndim
+    inner = [i for i in range(1, output.ndim) if i != axis]
+    if inner and axis:  # within a sample in float32, which is many times faster; over samples in float64
+        output, axis = output.mean(inner), 1
+    others = [i for i in range(output.ndim) if i != axis]
+    return output.mean(others, dtype=torch.float64) if others else output.double()
+
+
+def float_means(
+    model: GraphModule, axes: Mapping[str, int], inputs: Sequence[torch.Tensor], count: int, *, squares: bool = False
+) -> dict[str, torch.Tensor]:
+    """Mean output per channel of chosen layers on one batch: float64 [C], or [2, C] with the mean of the squares."""
+    return (_Squares if squares else _Means)(model, axes).collect(inputs, count)
+
+
+class _Squares(_Means):
+    def layer(self, name: str, output: torch.Tensor) -> torch.Tensor:
+        """Note the mean and the mean of the squares."""
+        axis = self.axes[name]
+        self.means[name] = torch.stack([self._mean(output, axis), self._mean(output.square(), axis)])
+        return output
+
+
+class QuantizedMeans(_Means):
+    """Runs a converted graph: a Q and its DQs as torch's one fused op on the same grid, several times faster."""
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node."""
+        if n.target == _Q.quantize_per_tensor.default:
+            x, scale, zero_point, low, high = self.fetch_args_kwargs_from_env(n)[0][:5]
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
+        source = n.args[0] if n.args else None
+        if isinstance(source, Node) and source.target == _Q.quantize_per_tensor.default:
+            return self.env[source]
+        return super().run_node(n)
+
+
+class _Corrected(QuantizedMeans):
     """The quantized graph, each layer shifted by the correction known so far.
 
     After the first batch the corrections are those of a sequential pass over that batch; each further batch refines
@@ -82,16 +116,6 @@ class _Corrected(_Means):
         super().__init__(model, axes)
         self.reference: dict[str, torch.Tensor] = {}
         self.errors = {name: _MeanError() for name in axes}
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node; a Q and its DQs as torch's one fused op on the same grid, which is several times faster."""
-        if n.target == _Q.quantize_per_tensor.default:
-            x, scale, zero_point, low, high = self.fetch_args_kwargs_from_env(n)[0][:5]
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
-        source = n.args[0] if n.args else None
-        if isinstance(source, Node) and source.target == _Q.quantize_per_tensor.default:
-            return self.env[source]
-        return super().run_node(n)
 
     def layer(self, name: str, output: torch.Tensor) -> torch.Tensor:
         """Update the layer's mean error and take it out of the output."""

@@ -9,7 +9,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from edgeopt.compress.base import LayerDecision, StepResult
+from edgeopt.compress.base import LayerDecision, StepResult, Trial
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.normalize import BATCH_NORMS, CONVS
 from edgeopt.compress.observers import RANGE_KEY
@@ -31,6 +31,7 @@ def finish(
     *,
     events: Sequence[Event] = (),
     stats: Mapping[str, float | int | str] | None = None,
+    trials: Sequence[Trial] = (),
 ) -> StepResult:
     """Export ``converted`` again and say what became of each layer.
 
@@ -40,6 +41,7 @@ def finish(
         samples: How many calibration samples were seen.
         events: What else a reader of the report must know.
         stats: Further figures for the report.
+        trials: What each technique brought.
     """
     model, context, config, layers = session.model, session.context, session.config, session.layers
     quantized = export_again(converted, session.program, model.inputs)
@@ -70,6 +72,7 @@ def finish(
         ),
         ranges={names[n.name]: n.meta[RANGE_KEY] for n in converted.graph.nodes if RANGE_KEY in n.meta},
         events=(*_events(layers, converted, samples, config), *events),
+        trials=tuple(trials),
         stats={**_stats(session.program, quantized, layers, samples, config), **(stats or {})},
     )
 

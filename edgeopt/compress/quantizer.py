@@ -30,10 +30,11 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             quant_max=INT8_MAX,
             qscheme=torch.per_tensor_symmetric,
             observer_or_fake_quant_ctr=ActivationObserver.with_args(
-                observer=config.observer, percentile=config.percentile
+                observer=config.observer, percentile=config.percentile, momentum=config.momentum
             ),
         )
-        self._per_channel = rules.per_channel_weights
+        self._per_channel = rules.per_channel_weights and config.weight_granularity == "channel"
+        self._weight_range = config.weight_range
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the inputs to quantize in the nodes' metadata."""
@@ -45,7 +46,9 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             if layer.weighted:
                 # A transposed convolution's output channels are on axis 1, split by its groups: one scale for all.
                 per_channel = self._per_channel and layer.op != "conv_transpose"
-                wanted[node.args[1]] = _weight(bits=layer.weight_bits, per_channel=per_channel)
+                wanted[node.args[1]] = _weight(
+                    bits=layer.weight_bits, per_channel=per_channel, weight_range=self._weight_range
+                )
             _annotation(node).input_qspec_map.update(wanted)
             if layer.quantize_output:
                 _annotation(absorbed(node)).output_qspec = self._activation
@@ -55,7 +58,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
         """Nothing to check: the plan was made for this graph."""
 
 
-def _weight(*, bits: int, per_channel: bool) -> QuantizationSpec:
+def _weight(*, bits: int, per_channel: bool, weight_range: str) -> QuantizationSpec:
     limit = 2 ** (bits - 1) - 1
     return QuantizationSpec(
         dtype=torch.int8,
@@ -63,7 +66,9 @@ def _weight(*, bits: int, per_channel: bool) -> QuantizationSpec:
         quant_max=limit,
         qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
         ch_axis=0,
-        observer_or_fake_quant_ctr=WeightObserver.with_args(bits=bits, per_channel=per_channel),
+        observer_or_fake_quant_ctr=WeightObserver.with_args(
+            bits=bits, per_channel=per_channel, weight_range=weight_range
+        ),
     )
 
 

@@ -98,8 +98,8 @@ class Plan:
             )
         elif quantize is not None:
             names.append(
-                f"quantize to int8 ({quantize.observer} observer, {quantize.calibration_samples} calibration samples, "
-                f"bias correction {'on' if quantize.bias_correction else 'off'}), export, parity"
+                f"quantize to {quantize.precision} ({quantize.observer} observer, "
+                f"{quantize.calibration_samples} calibration samples{_techniques(quantize)}), export, parity"
             )
         if (convert := self.recipe.step(Convert)) is not None:
             names.append(f"convert to {convert.dtype}, parity")
@@ -123,6 +123,20 @@ def _training_words(config: Finetune | Qat) -> str:
         f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} at {training.learning_rate:g}, "
         f"loss {training.loss}, {taught}, BatchNorm {norms}{limit}"
     )
+
+
+def _techniques(quantize: Quantize) -> str:
+    """The techniques that the step uses, and those that it tries."""
+    uses = {
+        "equalization": quantize.equalize,
+        "SmoothQuant": quantize.smooth,
+        "AdaRound": quantize.adaround.use if quantize.adaround else False,
+        "batch-norm re-estimation": quantize.reestimate_batchnorm,
+        "bias correction": quantize.bias_correction,
+    }
+    forced = ", ".join(name for name, use in uses.items() if use is True)
+    tried = ", ".join(name for name, use in uses.items() if use == "try")
+    return (f"; {forced}" if forced else "") + (f"; where they help: {tried}" if tried else "")
 
 
 def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_here: bool, measured_reason: str) -> Plan:

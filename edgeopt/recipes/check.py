@@ -87,13 +87,16 @@ def _option_conflicts(recipe: Recipe) -> Iterator[str]:
     if twice := sorted({size for size in sizes if sizes.count(size) > 1}):
         yield f"measure.batch_sizes has {', '.join(map(str, twice))} more than once; name each batch size once."
     quantize = recipe.step(Quantize)
-    unused = quantize is not None and quantize.observer != "percentile"
-    if unused and quantize.percentile != Quantize.model_fields["percentile"].default:
-        name = f"steps.{step_name(quantize)}"
-        yield (
-            f"{name}.percentile is {quantize.percentile}, which the observer {quantize.observer!r} "
-            f"does not read; set {name}.observer=percentile or leave it out."
-        )
+    if quantize is None:
+        return
+    readers = {"percentile": ("percentile", "best"), "momentum": ("moving_average",)}
+    for option, observers in readers.items():
+        value = getattr(quantize, option)
+        if quantize.observer not in observers and value != Quantize.model_fields[option].default:
+            yield (
+                f"steps.{step_name(quantize)}.{option} is {value}, which the observer {quantize.observer!r} does not read; "
+                f"set steps.{step_name(quantize)}.observer={observers[0]} or leave it out."
+            )
 
 
 def _training_conflicts(recipe: Recipe) -> Iterator[str]:

@@ -10,35 +10,67 @@ from edgeopt.recipes.training import FreezeAfter, Training
 
 __all__ = [
     "STEPS",
+    "AdaRound",
     "Convert",
     "Export",
     "Finetune",
     "LayerPrecision",
     "Limits",
     "Measure",
+    "ObserverName",
     "ParityLimits",
     "Qat",
     "Quantize",
     "Recipe",
     "StepConfig",
+    "Use",
     "step_name",
 ]
 
 LayerPrecision = Literal["float", "int8", "w7a8"]
 """What one layer computes in: ``int8`` takes the target's weight bits; ``w7a8``: 7-bit weights whatever the target."""
 
+ObserverName = Literal["minmax", "moving_average", "percentile", "histogram", "entropy", "best"]
+Use = bool | Literal["try"]
+"""Whether a technique is used; ``try``: kept where it brings the tuning split's outputs closer to FP32's, else dropped."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Quantize(_Frozen):
-    """Post-training quantization to int8: per-channel symmetric weights, per-tensor activations.
+class AdaRound(_Frozen):
+    """Weights are rounded up or down so that each layer's output stays, not each weight (Nagel et al. 2020).
 
     Attributes:
-        observer: ``minmax`` (the whole range), ``percentile`` (clips outliers at ``percentile``), ``histogram``
-            (the range with the least squared error).
+        use: Whether it is used.
+        samples: Calibration samples that each layer's inputs and outputs are taken from.
+        damping: Pull towards the float weights, as a share of the inputs' mean power; keeps few samples from being
+            fitted too closely.
+    """
+
+    use: Use
+    samples: Annotated[int, Field(ge=1)] = 128
+    damping: Annotated[float, Field(ge=0)] = 0.01
+
+
+class Quantize(_Frozen):
+    """Post-training quantization to int8: symmetric weights, per-tensor activations.
+
+    Attributes:
+        observer: Which range of an activation the grid covers. ``minmax``: all of it; ``moving_average``: the batches'
+            extremes, averaged; ``percentile``: all but outliers; ``histogram``: the range with the least squared error;
+            ``entropy``: the one with the least Kullback-Leibler divergence; ``best``: of all but ``moving_average``,
+            the one whose outputs are closest to FP32's on the tuning split.
         percentile: For ``percentile`` only: the two-sided fraction kept, in percent, e.g. 99.99.
+        momentum: For ``moving_average`` only: the weight of each new batch.
+        weight_granularity: One scale per output ``channel``, where the target takes it, or per ``tensor``.
+        weight_range: Which range of a weight its grid covers: up to its ``max``, or that with the least squared error.
+        equalize: Cross-layer equalization: neighbouring layers share out their channels' ranges.
+        smooth: SmoothQuant: outliers in what LayerNorm gives move into the weights behind it.
+        smooth_alpha: How far, from 0 (not at all) to 1.
+        adaround: Weights are rounded so that each layer's output stays, not each weight.
+        reestimate_batchnorm: Each convolution's output gets back the mean and variance that its BatchNorm had given it.
         bias_correction: Add the mean output error of each quantized layer to its bias.
         calibration_samples: How many samples of the calibration split are read (all, where it has fewer).
         batch_size: Samples per calibration batch.
@@ -48,9 +80,17 @@ class Quantize(_Frozen):
     """
 
     precision: Literal["int8"]
-    observer: Literal["minmax", "percentile", "histogram"]
+    observer: ObserverName
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
-    bias_correction: bool
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    weight_granularity: Literal["channel", "tensor"] = "channel"
+    weight_range: Literal["max", "mse"] = "max"
+    equalize: Use = False
+    smooth: Use = False
+    smooth_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    adaround: AdaRound | None = None
+    reestimate_batchnorm: Use = False
+    bias_correction: Use
     calibration_samples: Annotated[int, Field(ge=1)] = 512
     batch_size: Annotated[int, Field(ge=1)] = 32
     skip: tuple[str, ...] = ()
@@ -73,7 +113,8 @@ class Qat(Quantize):
     """Quantization-aware training: starts from what ``Quantize`` calibrates, then trains weights on the grid itself.
 
     Attributes:
-        bias_correction: Always off: the biases are trained.
+        observer: Of the ranges that training starts from; ``best`` is for post-training quantization.
+        bias_correction: Always off, as is every other technique of ``Quantize``: weights and biases are trained.
         scales: ``learned`` (a step size per activation and per weight channel is trained, LSQ), or ``observed``
             (activations: a moving average of each batch's range; weights: their largest magnitude).
         freeze_ranges_after: For ``observed`` only: how many epochs the activations' ranges still move.
@@ -82,6 +123,11 @@ class Qat(Quantize):
         training: The loop.
     """
 
+    observer: Literal["minmax", "moving_average", "percentile", "histogram", "entropy"]
+    equalize: Literal[False] = False
+    smooth: Literal[False] = False
+    adaround: None = None
+    reestimate_batchnorm: Literal[False] = False
     bias_correction: Literal[False] = False
     scales: Literal["learned", "observed"]
     freeze_ranges_after: Annotated[int, Field(ge=0)] | None = None
