@@ -43,12 +43,14 @@ class StepContext:
         target: What the model is compressed for.
         seed: Of everything random in the step; the process's own generators are left as they were.
         progress: Told how far a long stage is.
+        deadline: When a step that can end early is to do so, seconds of ``time.monotonic``; None: never.
     """
 
     data: Dataset | None
     target: Target
     seed: int
     progress: ProgressListener
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def int8_graph(
     def build(folder: Path) -> None:
         _export_int8(folder, context, loaded, plan, samples, data=data, base=base)
 
-    return _read(context.stage("quantize", "quantize to int8", key, build), context)
+    return _read(context.stage("quantize", f"quantize to int8{plan.mark}", key, build), context)
 
 
 def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph) -> Graph:
@@ -190,7 +190,13 @@ def _export_int8(
 
     path, named = folder / "model.onnx", samples.named(loaded.model)
     config = plan.recipe.step(Quantize)
-    step_context = StepContext(data=data, target=plan.target, seed=context.seed, progress=context.progress)
+    step_context = StepContext(
+        data=data,
+        target=plan.target,
+        seed=context.seed,
+        progress=context.progress,
+        deadline=context.deadline,
+    )
     model = replace(loaded.model, program=load_program(loaded.directory), onnx_path=None)
     result = STEPS[step_name(config)].run(model, config, step_context)
     program = result.model.program
