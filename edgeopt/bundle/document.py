@@ -20,11 +20,13 @@ __all__ = [
     "ClassRow",
     "DataSection",
     "DeviceInfo",
+    "LadderSection",
     "LayerRow",
     "LimitRow",
     "ModelSection",
     "ParityRow",
     "Report",
+    "RungRow",
     "SplitRow",
     "StageRow",
     "TargetSection",
@@ -213,12 +215,57 @@ class Verdict(_Frozen):
     limits: tuple[LimitRow, ...] = ()
 
 
+class RungRow(_Frozen):
+    """One rung of a ladder.
+
+    Attributes:
+        name: The recipe's.
+        status: ``met``: inside the limits, as far as the figures tell; ``missed``; ``failed``: its engines may not be
+            shipped; ``skipped``: it could not be tried; ``interrupted``; ``not_needed``: an earlier one met the limits.
+        message: Which limits, or why.
+        candidate: The id of its best candidate.
+        figures: That candidate's, when the rung was judged: ``accuracy_top1_pct``, ``drop_pp``, ``latency_p50_ms``,
+            ``latency_ratio``, ``size_mib``.
+        wall: Spent on it.
+        elapsed: Since the run began, at its end.
+    """
+
+    name: str
+    status: Literal["met", "missed", "failed", "skipped", "interrupted", "not_needed"]
+    message: str = ""
+    candidate: str | None = None
+    figures: tuple[Measurement, ...] = ()
+    wall: Measurement | None = None
+    elapsed: Measurement | None = None
+
+    def figure(self, name: str) -> Measurement | None:
+        """The measurement of that name, or None."""
+        return next((m for m in self.figures if m.name == name), None)
+
+
+class LadderSection(_Frozen):
+    """The rungs of a recipe with a ladder.
+
+    Attributes:
+        ended: ``met``: at a rung inside the limits; ``top``: every rung was tried; ``time``: the time was up;
+            ``interrupted``: the user's Ctrl-C; ``open``: written while the next rung is being tried.
+        summary: In one sentence.
+        max_minutes: The time limit, where there was one.
+    """
+
+    ended: Literal["met", "top", "time", "interrupted", "open"]
+    summary: str
+    max_minutes: float | None
+    rungs: tuple[RungRow, ...]
+
+
 class Report(_Frozen):
     """The whole story of one compile.
 
     Attributes:
         headline: The findings a reader must see first, the most important first.
         verdict: Of the shipped candidate.
+        ladder: Of a recipe with a ladder: how each rung went.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -240,6 +287,7 @@ class Report(_Frozen):
     stages: tuple[StageRow, ...]
     events: tuple[Event, ...]
     training: tuple[TrainingSection, ...] = ()
+    ladder: LadderSection | None = None
 
     @property
     def shipped(self) -> Candidate:

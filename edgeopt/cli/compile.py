@@ -34,7 +34,7 @@ class _CompileCommand(GroupedCommand):
     groups = (
         ("What and where to", ("target", "data", "recipe", "overrides", "objective", "output")),
         ("How the model is loaded", ("inputs", "factory", "factory_args", "trust_model")),
-        ("How it is run", ("dry", "require_engine", "seed", "no_cache", "as_json", "verbose", "help")),
+        ("How it is run", ("dry", "max_minutes", "require_engine", "seed", "no_cache", "as_json", "verbose", "help")),
     )
 
 
@@ -82,6 +82,12 @@ class _CompileCommand(GroupedCommand):
     type=click.Choice(["latency", "size", "accuracy"]),
     help="What the shipped candidate is best at: latency, size or accuracy.  [default: the recipe's]",
 )
+@click.option(
+    "--max-minutes",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="When this is over, ship the best so far; training ends early. The first rung is always tried.",
+)
 @click.option("--require-engine", is_flag=True, help="Exit 4 if the engine can only be built on the device.")
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of every random choice.")
 @click.option("--no-cache", is_flag=True, help="Make every stage anew, and keep nothing.")
@@ -99,6 +105,7 @@ def compile_(  # one parameter per option
     factory: str | None,
     factory_args: Sequence[str],
     objective: str | None,
+    max_minutes: float | None,
     seed: int,
     verbose: int,
     *,
@@ -126,6 +133,7 @@ def compile_(  # one parameter per option
         trust_model=trust_model,
         output=output,
         seed=seed,
+        max_minutes=max_minutes,
         use_cache=not no_cache,
         command=shlex.join(["edgeopt", *sys.argv[1:]]),
     )
@@ -144,6 +152,11 @@ def compile_(  # one parameter per option
         from edgeopt.report.terminal import render
 
         render(report, Console(highlight=False), bundle.directory)
+    if report.ladder is not None and report.ladder.ended == "interrupted":
+        click.echo(
+            f"\nInterrupted. The best so far is in {bundle.directory}; the next run resumes from the cache.", err=True
+        )
+        return 130
     if require_engine and report.shipped.status == "not_built":
         click.echo(
             f"Error: the engine was not built here. On the device, in the bundle: {report.shipped.next_command}",

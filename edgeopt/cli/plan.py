@@ -33,7 +33,7 @@ def show_plan(plan: Plan, output: Path, *, as_json: bool) -> None:
     console.print(key_values(rows))
     console.print(section("Candidates"))
     console.print(_candidates(plan))
-    console.print(section("Steps"))
+    console.print(section("Steps, until a rung meets the limits" if plan.rungs else "Steps"))
     for number, step in enumerate(plan.steps(), 1):
         console.print(bullet(step, mark=f"{number}."))
     if plan.left_out:

@@ -107,6 +107,7 @@ class StepContext:
         seed: Of everything random in the step; the process's own generators are left as they were.
         progress: Told how far a long stage is.
         workspace: A folder for what a long step needs to go on where a killed run stopped; None: it starts anew.
+        deadline: When a step that can end early is to do so, seconds of ``time.monotonic``; None: never.
     """
 
     data: Dataset | None
@@ -114,6 +115,7 @@ class StepContext:
     seed: int
     progress: ProgressListener
     workspace: Path | None = None
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

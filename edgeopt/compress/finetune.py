@@ -78,6 +78,7 @@ def finetune_program(model: TrainedModel, config: Finetune, context: StepContext
             feed=feed,
             tune=data.splits["tune"],
             workspace=context.workspace,
+            deadline=context.deadline,
         )
         result = train(job, context.progress)
         made = _with_state(program, tape)

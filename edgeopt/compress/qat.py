@@ -137,6 +137,7 @@ def start_qat(session: Session, config: Qat) -> QatRun:
         feed=session.feed,
         tune=data.splits["tune"],
         workspace=session.context.workspace,
+        deadline=session.context.deadline,
     )
     return QatRun(session=session, prepared=prepared, norms=names, samples=samples, job=job)
 

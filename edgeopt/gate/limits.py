@@ -11,7 +11,7 @@ from edgeopt.core.errors import RecipeError
 from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.recipes.schema import Limits
 
-__all__ = ["judge"]
+__all__ = ["judge", "point_holds"]
 
 _HOPELESS = 30  # a half-width 30 times the distance to the limit would take 900 times the samples
 
@@ -66,6 +66,14 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
     held = sum(row.status == "PASS" for row in rows)
     summary = f"All {held} limits hold." if held > 1 else telling[0]
     return Verdict(status=status, summary=summary if status == "PASS" else " ".join(telling), limits=rows)
+
+
+def point_holds(row: LimitRow) -> bool:
+    """Whether the figure itself holds its limit, whatever its interval; one that was not measured misses nothing."""
+    if row.figure.value is None or row.status == "PASS":
+        return True
+    at_most = next(rule.at_most for rule in _RULES if rule.figure == row.name)
+    return row.figure.value <= row.limit if at_most else row.figure.value >= row.limit
 
 
 def _row(candidate: Candidate, rule: _Rule, limit: float) -> LimitRow:

@@ -156,10 +156,12 @@ def _hold_against_others(bench: _Bench, trial: _Trial, trials: Sequence[_Trial])
             limits=bench.plan.recipe.parity,
             classification=bench.samples.classification,
         )
-        bench.context.parity.append(row)
+        if row not in bench.context.parity:  # of an earlier rung, judged again beside the next
+            bench.context.parity.append(row)
         if not row.passed:
             trial.failure = f"its outputs differ from those of {whose} by more than {row.tolerance}"
-            bench.context.note([Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")])
+            event = Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")
+            bench.context.note([event] if event not in bench.context.events else [])
 
 
 def _second_opinion(
@@ -168,7 +170,7 @@ def _second_opinion(
     """What another runtime makes of the same graph: another candidate where there is one, else a witness."""
     planned = trial.built.planned
     for other in trials:
-        same = other.built.planned.precision == planned.precision and not other.stand_in and other.outputs
+        same = other.built.graph.path == trial.built.graph.path and not other.stand_in and other.outputs
         if same and other.built.planned.rules.name != planned.rules.name:
             return other.outputs, other.built.planned.rules.name
     witness = build_witness(bench.context, bench.plan, trial.built)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,24 @@ from edgeopt.pipeline.cache import StageCache
 from edgeopt.pipeline.candidates import judge_candidates
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import build_engine
-from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, float_graph, int8_graph
+from edgeopt.pipeline.graphs import Loaded
+from edgeopt.pipeline.ladder import climb
+from edgeopt.pipeline.ladder_plan import make_ladder_plan
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
-from edgeopt.pipeline.samples import ParityInputs, parity_inputs
+from edgeopt.pipeline.run import Run, make_graphs
+from edgeopt.pipeline.samples import parity_inputs
 from edgeopt.pipeline.ship import ship
 from edgeopt.recipes.check import check, default_recipe_name
+from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Finetune, Qat
 from edgeopt.targets.host import detect_host, stands_for
 from edgeopt.targets.load import find_target
 
 __all__ = ["compile", "compile_model", "dry_run"]
+
+_FOR_STEPS = 0.8  # of the time limit: a training that ends then leaves time to build and measure what it made
 
 
 def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
@@ -52,6 +58,7 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
     trust_model: bool = False,
     output: Path | str | None = None,
     seed: int = 0,
+    max_minutes: float | None = None,
     use_cache: bool = True,
     progress: ProgressListener = ignore_progress,
 ) -> Bundle:
@@ -68,11 +75,13 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         trust_model: Load files that can execute code.
         output: The bundle's folder; None: ``dist/<model>-<target>``.
         seed: Of every random choice.
+        max_minutes: When this is over, a recipe that tries several yields the best so far, and training ends early.
         use_cache: Reuse the results of earlier runs.
         progress: Told how far the run is.
 
     Returns:
-        The bundle; ``bundle.report`` holds every figure.
+        The bundle; ``bundle.report`` holds every figure. Of a recipe with a ladder Ctrl-C yields the best so far, once
+        there is something; ``bundle.report.ladder.ended`` says so.
 
     Raises:
         EdgeOptError: The input, the recipe or a stage failed; nothing was written.
@@ -89,6 +98,7 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         trust_model=trust_model,
         output=Path(output) if output else None,
         seed=seed,
+        max_minutes=max_minutes,
         use_cache=use_cache,
     )
     return compile_model(options, progress)
@@ -99,7 +109,9 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
     with _prepared(options, progress) as run:
         data, context, plan = run.data, run.context, run.plan
         samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
-        graphs = _graphs(run, samples)
+        if plan.rungs:
+            return climb(run, samples)
+        graphs = make_graphs(run, plan, samples)
         built = [build_engine(context, plan, planned, graphs[planned.precision]) for planned in plan.candidates]
         judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
         return ship(context, options, plan, model=run.loaded.model, data=data, judged=judged, samples=samples)
@@ -111,18 +123,10 @@ def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progres
         return run.plan
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    context: RunContext
-    plan: Plan
-    loaded: Loaded
-    data: Dataset | None
-    device: Any
-
-
 @contextmanager
-def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_Run]:
+def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[Run]:
     """Check everything that can be checked before work starts."""
+    started = time.monotonic()
     plan = _plan(options)
     name = Path(options.model).stem if isinstance(options.model, (str, Path)) else type(options.model).__name__
     check_destination(options.destination(name, plan.target.name))
@@ -131,7 +135,15 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_
     device = open_device(options.device)
     cache = StageCache(enabled=options.use_cache)
     try:
-        context = RunContext(cache=cache, host=device.info().name, seed=options.seed, listener=progress)
+        deadline = None if options.max_minutes is None else started + _FOR_STEPS * 60 * options.max_minutes
+        context = RunContext(
+            cache=cache,
+            host=device.info().name,
+            seed=options.seed,
+            listener=progress,
+            deadline=deadline,
+            max_minutes=options.max_minutes,
+        )
         loaded = _load(context, options)
         data = None
         if options.data is not None:
@@ -140,7 +152,7 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[_
             if isinstance(config, Qat | Finetune):
                 demand_trainable(config, data)
         context.note([Event(kind="fallback", stage="plan", message=line) for line in plan.left_out])
-        yield _Run(context=context, plan=plan, loaded=loaded, data=data, device=device)
+        yield Run(context=context, options=options, plan=plan, loaded=loaded, data=data, device=device, started=started)
     finally:
         cache.close()
 
@@ -161,8 +173,13 @@ def _plan(options: CompileOptions) -> Plan:
     name, why = (options.recipe, "") if options.recipe else default_recipe_name(target, has_data)
     recipe = load_recipe(name, options.overrides)
     is_onnx = isinstance(options.model, Path) and sniff(options.model) == "onnx"
-    check(recipe, target, has_data=has_data, is_onnx=is_onnx)
     measured_here, reason = stands_for(target, detect_host())
+    if recipe.ladder:
+        rungs = rungs_of(recipe, target, overrides=options.overrides, has_data=has_data, is_onnx=is_onnx)
+        return make_ladder_plan(
+            rungs, target=target, recipe=recipe, recipe_reason=why, measured_here=measured_here, measured_reason=reason
+        )
+    check(recipe, target, has_data=has_data, is_onnx=is_onnx)
     return make_plan(
         target=target, recipe=recipe, recipe_reason=why, measured_here=measured_here, measured_reason=reason
     )
@@ -200,14 +217,3 @@ def _load(context: RunContext, options: CompileOptions) -> Loaded:
         model = replace(model, name=options.model.stem, source=options.model)
     context.note(model.events)
     return Loaded(model=model, directory=folder)
-
-
-def _graphs(run: _Run, samples: ParityInputs) -> dict[str, Graph]:
-    """The portable graph of each precision in the plan."""
-    graphs = {"fp32": float_graph(run.context, run.loaded, run.plan, samples)}
-    if run.plan.precision.startswith("int8") and run.data is not None:
-        graphs["int8"] = int8_graph(run.context, run.loaded, run.plan, samples, data=run.data, base=graphs["fp32"])
-    if run.plan.precision in {"fp16", "int8-fp16"}:
-        base = graphs.get("int8", graphs["fp32"])
-        graphs[run.plan.precision] = float16_graph(run.context, run.loaded, run.plan, samples, base)
-    return graphs

@@ -30,6 +30,8 @@ class RunContext:
         stages: One row per stage so far.
         events: What the report's reader must know.
         parity: One row per comparison so far.
+        deadline: When steps that can end early are to do so, seconds of ``time.monotonic``; None: never.
+        max_minutes: What the user gave the whole run. What ended early for it is no result of a run without it.
     """
 
     cache: StageCache
@@ -39,6 +41,8 @@ class RunContext:
     stages: list[StageRow] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     parity: list[ParityRow] = field(default_factory=list)
+    deadline: float | None = None
+    max_minutes: float | None = None
     _running: str = ""
 
     def stage(self, kind: str, label: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:
@@ -71,7 +75,9 @@ class RunContext:
         self.listener(progress)
 
     def record(self, label: str, seconds: float, *, cached: bool = False) -> None:
-        """Note the time of a stage that the cache does not hold."""
+        """Note the time of a stage; one that is found again in the same run has its row already."""
+        if cached and any(row.name == label for row in self.stages):
+            return
         wall = Measurement(name="wall_s", value=seconds, unit="s", n=1, device=self.host, conditions={"cached": cached})
         self.stages.append(StageRow(name=label, wall=wall, cached=cached))
 

@@ -92,7 +92,9 @@ def int8_graph(
     key = {
         "model": loaded.model.identity,
         "steps": [{step_name(config): config.model_dump(mode="json")} for config in steps],
-        "trained": {name: data.splits[name].fingerprint for name in ("train", "tune")} if trains else None,
+        "train": data.splits["train"].fingerprint if trains else None,
+        "tune": data.splits["tune"].fingerprint if "tune" in data.splits else None,
+        "max_minutes": context.max_minutes if trains else None,
         "rules": plan.target.quantization.model_dump(mode="json") if plan.target.quantization else None,
         "calibration": data.splits["calibration"].fingerprint,
         "export": plan.recipe.export.model_dump(mode="json"),
@@ -108,7 +110,7 @@ def int8_graph(
     def build(folder: Path) -> None:
         _export_int8(folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace)
 
-    label = "train and quantize to int8" if trains else "quantize to int8"
+    label = f"{'train and ' if trains else ''}quantize to int8{plan.mark}"
     graph = _read(context.stage("quantize", label, key, build), context)
     if workspace is not None:
         shutil.rmtree(workspace, ignore_errors=True)

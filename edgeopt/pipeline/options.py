@@ -29,6 +29,7 @@ class CompileOptions:
         output: The bundle's folder; None: ``dist/<model>-<target>``.
         seed: Of every random choice.
         use_cache: Reuse the results of earlier runs, and keep this one's.
+        max_minutes: Of the whole run: when it is over, a ladder yields the best so far, and training ends early.
         device: Where the measured engines run.
         command: What the user typed, for the manifest.
     """
@@ -45,6 +46,7 @@ class CompileOptions:
     output: Path | None = None
     seed: int = 0
     use_cache: bool = True
+    max_minutes: float | None = None
     device: str = "local"
     command: str = "edgeopt.compile"
 

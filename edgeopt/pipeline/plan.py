@@ -12,7 +12,7 @@ from edgeopt.recipes.check import precision_of
 from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
-__all__ = ["Plan", "PlannedCandidate", "make_plan"]
+__all__ = ["Plan", "PlannedCandidate", "PlannedRung", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,15 @@ class PlannedCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRung:
+    """One rung of a ladder: its own plan, or why it has none."""
+
+    name: str
+    plan: Plan | None
+    skip: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The checked plan.
 
@@ -47,6 +56,8 @@ class Plan:
         measured_here: Whether the machine at hand may stand for the target; ``measured_reason`` says why (not).
         candidates: In the target's order of runtimes, each reference before its candidate.
         left_out: Runtimes of the target that are not installed here, and how to get them.
+        mark: What ends the ids of its candidates, where it is one of several plans of a precision.
+        rungs: Of a recipe with a ladder, in order; ``candidates`` are then those of all of them.
     """
 
     target: Target
@@ -56,6 +67,8 @@ class Plan:
     measured_reason: str
     candidates: tuple[PlannedCandidate, ...]
     left_out: tuple[str, ...]
+    mark: str = ""
+    rungs: tuple[PlannedRung, ...] = ()
 
     @property
     def precision(self) -> Precision:
@@ -82,12 +95,20 @@ class Plan:
                 for planned in self.candidates
             ],
             "left_out": list(self.left_out),
+            "rungs": [{"name": rung.name, "skip": rung.skip or None} for rung in self.rungs],
             "steps": self.steps(),
         }
 
     def steps(self) -> list[str]:
         """The stages in order, one line each."""
         names = ["load the model", "export FP32 to ONNX, parity with PyTorch"]
+        if self.rungs:
+            return [*names, *(_rung_line(rung) for rung in self.rungs), "judge, write the bundle"]
+        return [*names, *self.own_steps(), "judge, write the bundle"]
+
+    def own_steps(self) -> list[str]:
+        """Those between the export and the verdict."""
+        names = []
         if (finetune := self.recipe.step(Finetune)) is not None:
             names.append(f"train the float model ({_training_words(finetune)})")
         quantize = self.recipe.step(Quantize)
@@ -111,7 +132,7 @@ class Plan:
                 f"measure on this machine: latency ({self.recipe.measure.latency_samples} inferences each, interleaved), "
                 f"throughput at batch {sizes}, cold start, memory"
             )
-        return [*names, "judge, write the bundle"]
+        return names
 
 
 def _training_words(config: Finetune | Qat) -> str:
@@ -139,8 +160,25 @@ def _techniques(quantize: Quantize) -> str:
     return (f"; {forced}" if forced else "") + (f"; where they help: {tried}" if tried else "")
 
 
-def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_here: bool, measured_reason: str) -> Plan:
+def _rung_line(rung: PlannedRung) -> str:
+    if rung.plan is None:
+        return f"{rung.name}: skipped: {rung.skip}"
+    return f"{rung.name}: " + "; ".join(rung.plan.own_steps())
+
+
+def make_plan(
+    *,
+    target: Target,
+    recipe: Recipe,
+    recipe_reason: str,
+    measured_here: bool,
+    measured_reason: str,
+    mark: str = "",
+) -> Plan:
     """Decide the candidates of a recipe on a target.
+
+    Args:
+        mark: Ends the ids of what is no reference, where the recipe is one of several that share a precision.
 
     Raises:
         BackendError: None of the target's runtimes is installed here.
@@ -161,7 +199,7 @@ def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_he
             role: Literal["reference", "candidate"] = "candidate" if wanted == precision != "fp32" else "reference"
             candidates.append(
                 PlannedCandidate(
-                    id=f"{rules.name}-{wanted}",
+                    id=f"{rules.name}-{wanted}{mark if role == 'candidate' else ''}",
                     rules=rules,
                     precision=wanted,
                     role=role,
@@ -182,4 +220,5 @@ def make_plan(*, target: Target, recipe: Recipe, recipe_reason: str, measured_he
         measured_reason=measured_reason,
         candidates=tuple(candidates),
         left_out=tuple(left_out),
+        mark=mark,
     )

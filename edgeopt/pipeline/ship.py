@@ -7,6 +7,7 @@ import datetime as dt
 import platform
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgeopt.bundle import layout
 from edgeopt.bundle.document import (
     Candidate,
     DataSection,
+    LadderSection,
     ModelSection,
     Report,
     SplitRow,
@@ -41,6 +43,7 @@ from edgeopt.pipeline.engines import Built
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.recipes.schema import Recipe
 from edgeopt.report.write import write_report
 from edgeopt.version import __version__
 
@@ -70,21 +73,34 @@ def ship(
     data: Dataset | None,
     judged: Judged,
     samples: ParityInputs,
+    ladder: LadderSection | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
+    preferred: Sequence[str] = (),
 ) -> Bundle:
     """Ship the best candidate within the limits, with the evidence for all of them.
+
+    Args:
+        ladder: How the rungs went, where the recipe has a ladder.
+        recipes: Which recipe made which candidate, by its id, where that is not the plan's.
+        preferred: Ids in the order that decides where figures do not.
 
     Raises:
         GraphError: None of the engines that the recipe asks for may be shipped; FP32 is not put in their place.
         BundleError: The bundle cannot be written.
     """
     _demand_one(judged)
-    chosen, verdict, headline = select(judged.candidates, plan.recipe.limits, plan.recipe.objective)
+    ranks = {name: rank for rank, name in enumerate(preferred)}
+    ranked = sorted(judged.candidates, key=lambda c: ranks.get(c.id, len(ranks)))
+    chosen, verdict, headline = select(ranked, plan.recipe.limits, plan.recipe.objective)
+    recipe = (recipes or {}).get(chosen, plan.recipe)
     candidates = tuple(_marked(c, shipped=c.id == chosen) for c in judged.candidates)
     built = next(b for b in judged.built if b.planned.id == chosen)
     if data is None and plan.recipe_reason:
         headline = (plan.recipe_reason, *headline)
-    layers = next((b.graph.layers for b in judged.built if b.graph.layers), [])
-    training = next((b.graph.training for b in judged.built if b.graph.training), [])
+    if ladder is not None:
+        headline = (*headline, ladder.summary) if ladder.ended == "met" else (ladder.summary, *headline)
+    layers = built.graph.layers or next((b.graph.layers for b in judged.built if b.graph.layers), [])
+    training = built.graph.training or next((b.graph.training for b in judged.built if b.graph.training), [])
     started = time.perf_counter()
 
     def report() -> Report:
@@ -107,15 +123,17 @@ def ship(
             stages=tuple(context.stages),
             events=tuple(context.events),
             training=tuple(training),
+            ladder=ladder,
         )
 
     def fill(folder: Path) -> None:
-        _fill(folder, plan, model, built, judged=judged, samples=samples)
-        context.record("write the bundle", time.perf_counter() - started)
+        _fill(folder, plan, recipe, model, built, judged=judged, samples=samples)
+        so_far = " so far" if ladder is not None and ladder.ended == "open" else ""
+        context.record(f"write the bundle{so_far}", time.perf_counter() - started)
         write_report(report(), folder)
 
     def manifest(_: Path) -> Manifest:
-        return _manifest(options, plan, model, data, built)
+        return _manifest(options, recipe, model, data, built, target=plan.target.name)
 
     destination = options.destination(model.name, plan.target.name)
     return load_bundle(write_bundle(destination, fill, manifest))
@@ -132,14 +150,21 @@ def _demand_one(judged: Judged) -> None:
     wanted = [c for c in judged.candidates if c.role == "candidate"]
     if wanted and all(c.status == "failed" for c in wanted):
         raise GraphError(
-            f"No {wanted[0].precision} engine may be shipped.",
+            f"No {' or '.join(dict.fromkeys(c.precision for c in wanted))} engine may be shipped.",
             got="; ".join(f"{c.id}: {c.reason}" for c in wanted),
             fix="Choose another recipe (edgeopt recipes), or keep layers in float with --set steps.quantize.skip=[…].",
         )
 
 
 def _fill(
-    folder: Path, plan: Plan, model: TrainedModel, built: Built, *, judged: Judged, samples: ParityInputs
+    folder: Path,
+    plan: Plan,
+    recipe: Recipe,
+    model: TrainedModel,
+    built: Built,
+    *,
+    judged: Judged,
+    samples: ParityInputs,
 ) -> None:
     """Everything but the reports and the manifest."""
     if built.engine is None:
@@ -149,7 +174,7 @@ def _fill(
     shutil.copytree(built.engine.directory, folder / layout.ENGINE)
     if built.graph.calibration is not None:
         shutil.copyfile(built.graph.calibration, folder / layout.CALIBRATION)
-    layout.write_yaml(folder / layout.RECIPE, plan.recipe)
+    layout.write_yaml(folder / layout.RECIPE, recipe)
     layout.write_yaml(folder / layout.TARGET, plan.target)
     count = min(layout.MAX_REFERENCE_SAMPLES, len(samples.arrays[0]))
     outputs = judged.outputs[built.planned.id] or built.graph.reference
@@ -193,7 +218,9 @@ def _splits(data: Dataset) -> tuple[SplitRow, ...]:
     )
 
 
-def _manifest(options: CompileOptions, plan: Plan, model: TrainedModel, data: Dataset | None, built: Built) -> Manifest:
+def _manifest(
+    options: CompileOptions, recipe: Recipe, model: TrainedModel, data: Dataset | None, built: Built, *, target: str
+) -> Manifest:
     engine, planned = built.engine, built.planned
     if engine is None:
         raise GraphError("The chosen candidate has no engine.", got=planned.id)
@@ -215,8 +242,8 @@ def _manifest(options: CompileOptions, plan: Plan, model: TrainedModel, data: Da
         command=options.command,
         seed=options.seed,
         model=ModelRecord(name=model.name, format=model.format, sha256=model.sha256),
-        target=plan.target.name,
-        recipe=plan.recipe.name,
+        target=target,
+        recipe=recipe.name,
         runtime=engine.runtime,
         runtime_version=engine.runtime_version,
         precision=planned.precision,

@@ -45,6 +45,7 @@ def run_steps(
             target=plan.target,
             seed=context.seed,
             progress=context.progress,
+            deadline=context.deadline,
             workspace=workspace / str(number) if workspace is not None else None,
         )
         before, result = result, STEPS[step_name(config)].run(result.model, config, step_context)

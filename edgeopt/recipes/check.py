@@ -8,7 +8,7 @@ from edgeopt.core.errors import RecipeError
 from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe, step_name
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
-__all__ = ["check", "default_recipe_name", "precision_of", "runtimes_for"]
+__all__ = ["check", "default_recipe_name", "onnx_conflicts", "own_conflicts", "precision_of", "runtimes_for"]
 
 
 def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, model_opset: int | None = None) -> None:
@@ -25,17 +25,20 @@ def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, mode
         RecipeError: Each conflict in one line, with what would work.
     """
     conflicts = [
-        *_order_conflicts(recipe),
-        *_option_conflicts(recipe),
-        *_training_conflicts(recipe),
+        *own_conflicts(recipe),
         *_target_conflicts(recipe, target),
         *_data_conflicts(recipe, target, has_data=has_data),
-        *_onnx_conflicts(recipe, target, is_onnx=is_onnx, model_opset=model_opset),
+        *onnx_conflicts(recipe, target, is_onnx=is_onnx, model_opset=model_opset),
     ]
     if conflicts:
         raise RecipeError(
             f"The recipe {recipe.name!r} cannot be carried out for {target.name}: " + "\n  ".join(conflicts)
         )
+
+
+def own_conflicts(recipe: Recipe) -> list[str]:
+    """What the recipe contradicts itself in, whatever the target."""
+    return [*_order_conflicts(recipe), *_option_conflicts(recipe), *_training_conflicts(recipe)]
 
 
 def precision_of(recipe: Recipe) -> Precision:
@@ -147,7 +150,8 @@ def _data_conflicts(recipe: Recipe, target: Target, *, has_data: bool) -> Iterat
         yield "objective accuracy cannot be judged without data; give --data, or choose latency or size."
 
 
-def _onnx_conflicts(recipe: Recipe, target: Target, *, is_onnx: bool, model_opset: int | None) -> Iterator[str]:
+def onnx_conflicts(recipe: Recipe, target: Target, *, is_onnx: bool, model_opset: int | None) -> Iterator[str]:
+    """What cannot be done to a model that came as ONNX."""
     if not is_onnx:
         return
     if (quantize := recipe.step(Quantize)) is not None:

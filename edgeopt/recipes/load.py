@@ -10,7 +10,7 @@ from edgeopt.core.documents import parse_yaml, read_text, validate, write_yaml
 from edgeopt.core.errors import RecipeError, nearest_first
 from edgeopt.recipes.schema import Recipe
 
-__all__ = ["dump_recipe", "list_recipes", "load_recipe", "shipped_folder"]
+__all__ = ["dump_recipe", "is_of_steps", "list_recipes", "load_recipe", "shipped_folder"]
 
 
 def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -19,7 +19,8 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     Args:
         name_or_file: ``int8-ptq``, or a path (a ``Path``, or text that ends in ``.yaml`` or ``.yml``).
         overrides: ``KEY=VALUE`` each, the value in YAML: ``steps.quantize.observer=histogram``,
-            ``measure.batch_sizes=[1, 4]``, ``limits.drop_pp=null``. A step is addressed by its name.
+            ``measure.batch_sizes=[1, 4]``, ``limits.drop_pp=null``. A step is addressed by its name. Of a recipe with a
+            ladder the steps are the rungs', and what is said of them is left to ``ladder.load_rungs``.
 
     Raises:
         RecipeError: There is no such recipe, it is malformed, or an override names no key of it.
@@ -27,11 +28,17 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     path = _find(name_or_file)
     where = f"The recipe {path}" if path.parent != shipped_folder() else f"The recipe {path.stem!r}"
     document = parse_yaml(read_text(path, error=RecipeError), where=where, error=RecipeError)
-    for override in overrides:
+    own = [one for one in overrides if not (_climbs(document) and is_of_steps(one))]
+    for override in own:
         _apply(override, document, where)
-    if overrides:
-        where += f" with {', '.join(overrides)}"
+    if own:
+        where += f" with {', '.join(own)}"
     return validate(Recipe, document, where=where, error=RecipeError)
+
+
+def is_of_steps(override: str) -> bool:
+    """Whether an override changes a step's option, not the recipe around it."""
+    return override.strip().startswith("steps.")
 
 
 def list_recipes() -> tuple[Recipe, ...]:
@@ -66,6 +73,10 @@ def _find(name_or_file: str | Path) -> Path:
             "a recipe of your own is given by its .yaml file.",
         )
     return shipped_folder() / f"{name_or_file}.yaml"
+
+
+def _climbs(document: Any) -> bool:
+    return isinstance(document, dict) and bool(document.get("ladder"))
 
 
 def _apply(override: str, document: Any, where: str) -> None:

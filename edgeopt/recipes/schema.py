@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_serializer,
+    model_validator,
+)
 
 from edgeopt.recipes.training import FreezeAfter, Training
 
@@ -249,12 +258,18 @@ class Limits(_Frozen):
 
 
 class Recipe(_Frozen):
-    """One checked, versioned way to optimize a model."""
+    """One checked, versioned way to optimize a model; or, with a ladder, several to be tried in order.
+
+    Attributes:
+        ladder: Names of recipes, the cheapest first, climbed until one meets the limits. Their steps are taken; all else
+            (export, measure, parity, limits, objective) is this recipe's, so that the rungs can be compared.
+    """
 
     schema_version: Literal[1]
     name: str
     description: str = ""
     steps: tuple[_Step, ...]
+    ladder: tuple[str, ...] = ()
     export: Export = Export()
     measure: Measure = Measure()
     parity: ParityLimits = ParityLimits()
@@ -264,6 +279,14 @@ class Recipe(_Frozen):
     @field_serializer("steps")
     def _write_steps(self, steps: tuple[StepConfig, ...]) -> list[dict[str, Any]]:
         return [{step_name(step): step.model_dump(mode="json")} for step in steps]
+
+    @model_validator(mode="after")
+    def _either_steps_or_rungs(self) -> Recipe:
+        if self.steps and self.ladder:
+            raise ValueError("a recipe with a ladder has no steps of its own; make them a recipe, and that a rung")
+        if twice := sorted({name for name in self.ladder if self.ladder.count(name) > 1}):
+            raise ValueError(f"the ladder has {', '.join(twice)} more than once")
+        return self
 
     def step(self, kind: type[Any]) -> Any:
         """The step of this kind (or of one derived from it), or None."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeopt.core.documents import parse_yaml, read_text
 from edgeopt.core.errors import EdgeOptError, RecipeError
 from edgeopt.recipes.check import check
+from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import list_recipes, load_recipe
 from edgeopt.targets.load import list_targets, read_target
 
@@ -49,7 +50,11 @@ def _problems_of_shipped() -> list[str]:
                 problems.append(f"{target.name} names the recipe {name!r}, which does not ship.")
                 continue
             try:
-                check(load_recipe(name), target, has_data=has_data, is_onnx=False)
+                recipe = load_recipe(name)
+                if recipe.ladder:
+                    rungs_of(recipe, target, has_data=has_data, is_onnx=False)
+                else:
+                    check(recipe, target, has_data=has_data, is_onnx=False)
             except EdgeOptError as error:
                 problems.append(str(error))
     return problems

@@ -20,7 +20,9 @@ from edgeopt.report.findings import (
     verdict_words,
 )
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
+from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.plots import all_plots, style_of
+from edgeopt.report.rung_plot import rung_plot
 from edgeopt.report.summary import key_figures, layer_summary
 from edgeopt.report.table import comparison
 from edgeopt.report.training import training_plots
@@ -57,6 +59,9 @@ def to_html(report: Report) -> str:
         keys=key_figures(report),
         table=comparison(report),
         plots=(*all_plots(report), *training_plots(report)),
+        rung_heads=RUNG_HEADS,
+        rungs=rung_lines(report),
+        rung_plot=rung_plot(report),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
         verdict_words=verdict_words(report),

@@ -17,6 +17,7 @@ from edgeopt.report.findings import (
     verdict_words,
 )
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
+from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
 from edgeopt.report.training import epoch_table, training_words
@@ -35,6 +36,7 @@ def to_markdown(report: Report) -> str:
         + ("" if len(report.verdict.limits) == 1 else f": {_text(verdict_words(report))}"),
         _bullets(_text(line) for line in report.headline),
         *_section("Limits", _limits(report)),
+        *_section("Ladder", _ladder(report)),
         *_section("Candidates", _candidates(report)),
         *_section("Not measured", _not_measured(report)),
         *_section("On the device", _next(report)),
@@ -60,6 +62,15 @@ def _section(title: str, body: str) -> tuple[str, ...]:
 def _limits(report: Report) -> str:
     rows = [(limit_text(r), figure(r.figure), r.status, plain(r.message)) for r in report.verdict.limits]
     return _table(("limit", "measured", "", "why"), rows) if rows else ""
+
+
+def _ladder(report: Report) -> str:
+    lines = rung_lines(report)
+    if not lines or report.ladder is None:
+        return ""
+    table = _table(RUNG_HEADS, [line.cells for line in lines], numbers_from=2)
+    notes = _bullets(f"{_text(line.name)}: {_text(line.message)}" for line in lines if line.message)
+    return "\n\n".join(part for part in (_text(report.ladder.summary), table, notes) if part)
 
 
 def _candidates(report: Report) -> str:

@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from edgeopt.bundle.document import Candidate, Report
 from edgeopt.core.measurement import Measurement
+from edgeopt.report.axes import WIDTH, bounds, drawing, grid_log, grid_x, grid_y, rotated, whisker
 from edgeopt.report.format import figure, interval_text, plain, value_text
 from edgeopt.report.summary import worst_first
-from edgeopt.report.svg import Scale, element, join, place_labels, text, ticks
+from edgeopt.report.svg import Scale, element, place_labels, text
 
 __all__ = ["Plot", "all_plots", "style_of"]
 
-_WIDTH = 560
 _HUES = 6
 _MOST_ROWS = 24
 _ROW = 22
@@ -67,15 +67,15 @@ def _trade_off(report: Report) -> Plot:
     ]
     if not points:
         return Plot(key="trade-off", title=title, caption="", missing="no candidate has both accuracy and latency")
-    height, left, top, right_edge, bottom = 340, 62, 18, _WIDTH - 14, 340 - 48
-    xs = _bounds([m for _, m, _ in points], floor=0.0, ceiling=None)
-    ys = _bounds([m for _, _, m in points], floor=0.0, ceiling=100.0)
+    height, left, top, right_edge, bottom = 340, 62, 18, WIDTH - 14, 340 - 48
+    xs = bounds([m for _, m, _ in points], floor=0.0, ceiling=None)
+    ys = bounds([m for _, _, m in points], floor=0.0, ceiling=100.0)
     x, y = Scale(*xs, left, right_edge), Scale(*ys, bottom, top)
     parts = [
-        *_grid_x(x, top, bottom, about=6),
-        *_grid_y(y, left, right_edge, about=5),
+        *grid_x(x, top, bottom, about=6),
+        *grid_y(y, left, right_edge, about=5),
         text((left + right_edge) / 2, height - 8, "latency p50, ms", anchor="middle", class_="axis"),
-        _rotated(15, (top + bottom) / 2, "accuracy, %"),
+        rotated(15, (top + bottom) / 2, "accuracy, %"),
     ]
     marks, spots = [], []
     for candidate, speed, right in points:
@@ -83,7 +83,7 @@ def _trade_off(report: Report) -> Plot:
         words = f"{plain(candidate.id)}: {figure(right)}, {figure(speed)}"
         ring = [element("circle", cx=cx, cy=cy, r=11, class_="ring")] if candidate.shipped else []
         dot = element("circle", cx=cx, cy=cy, r=6, class_="dot")
-        whiskers = [*_whisker(x, speed, cy, upright=False), *_whisker(y, right, cx, upright=True)]
+        whiskers = [*whisker(x, speed, cy, upright=False), *whisker(y, right, cx, upright=True)]
         style = style_of(report, candidate)
         marks.append(element("g", element("title", words), *whiskers, *ring, dot, class_=style))
         spots.append((cx, cy, plain(candidate.id)))
@@ -104,7 +104,7 @@ def _trade_off(report: Report) -> Plot:
         key="trade-off",
         title=title,
         caption=caption,
-        svg=_drawing(height, f"{title}: {summary}", [*parts, *marks, *labels]),
+        svg=drawing(height, f"{title}: {summary}", [*parts, *marks, *labels]),
         heads=("candidate", "latency p50, ms", "interval", "accuracy, %", "interval"),
         rows=tuple(
             (plain(c.id), value_text(s), interval_text(s), value_text(r), interval_text(r)) for c, s, r in points
@@ -120,21 +120,21 @@ def _distribution(report: Report) -> Plot:
     # A logarithmic axis: on a linear one a few stragglers would squeeze all medians into one line.
     low = max(min(min(c.latency_ms) for c in drawn), 1e-9) / 1.1
     high = max(max(c.latency_ms) for c in drawn) * 1.1
-    height, left, top, right, bottom = 340, 62, 18, _WIDTH - 14, 340 - 48
+    height, left, top, right, bottom = 340, 62, 18, WIDTH - 14, 340 - 48
     logarithmic, y = Scale(math.log10(low), math.log10(high), left, right), Scale(0, 100, bottom, top)
 
     def x(milliseconds: float) -> float:
         return logarithmic(math.log10(max(milliseconds, low)))
 
     parts = [
-        *_grid_log(low, high, logarithmic, top, bottom),
-        *_grid_y(y, left, right, about=4),
+        *grid_log(low, high, logarithmic, top, bottom),
+        *grid_y(y, left, right, about=4),
         element("line", x1=left, x2=right, y1=y(50), y2=y(50), class_="guide"),
         element("line", x1=left, x2=right, y1=y(99), y2=y(99), class_="guide"),
         text(right, y(50) - 5, "p50", anchor="end", class_="tick"),
         text(right, y(99) + 14, "p99", anchor="end", class_="tick"),
         text((left + right) / 2, height - 8, "latency, ms (logarithmic)", anchor="middle", class_="axis"),
-        _rotated(15, (top + bottom) / 2, "inferences at most this slow, %"),
+        rotated(15, (top + bottom) / 2, "inferences at most this slow, %"),
     ]
     for candidate in drawn:
         values = sorted(candidate.latency_ms)
@@ -153,7 +153,7 @@ def _distribution(report: Report) -> Plot:
         key="distribution",
         title=title,
         caption=caption,
-        svg=_drawing(height, f"{title} of {', '.join(plain(c.id) for c in drawn)}, as cumulative shares", parts),
+        svg=drawing(height, f"{title} of {', '.join(plain(c.id) for c in drawn)}, as cumulative shares", parts),
         legend=tuple((style_of(report, c), plain(c.id)) for c in drawn),
         heads=("candidate", "n", "fastest, ms", "p50", "p90", "p95", "p99", "slowest, ms"),
         rows=tuple(rows),
@@ -168,12 +168,12 @@ def _class_drop(report: Report) -> Plot:
     if not shown:
         why = "what is shipped is FP32 itself" if shipped.role == "reference" else "no accuracy per class was recorded"
         return Plot(key="classes", title=title, caption="", missing=why)
-    left, right, top = 120, _WIDTH - 14, 8
+    left, right, top = 120, WIDTH - 14, 8
     bottom = top + _ROW * len(shown)
-    low, high = _bounds([row.drop for row in shown] + [_zero(shown[0].drop)], floor=None, ceiling=None)
+    low, high = bounds([row.drop for row in shown] + [_zero(shown[0].drop)], floor=None, ceiling=None)
     x = Scale(low, high, left, right)
     parts = [
-        *_grid_x(x, top, bottom, about=6),
+        *grid_x(x, top, bottom, about=6),
         element("line", x1=x(0), x2=x(0), y1=top, y2=bottom, class_="zero"),
         text(
             (left + right) / 2,
@@ -186,7 +186,7 @@ def _class_drop(report: Report) -> Plot:
     for index, row in enumerate(shown):
         cy = top + _ROW * (index + 0.5)
         value = row.drop.value or 0.0
-        bar = _whisker(x, row.drop, cy, upright=False)
+        bar = whisker(x, row.drop, cy, upright=False)
         words = f"{plain(row.label)}: {figure(row.drop)}, n {row.samples}"
         dot = element("circle", cx=x(value), cy=cy, r=5, class_="dot")
         parts.append(element("g", element("title", words), *bar, dot, class_=style_of(report, shipped)))
@@ -199,7 +199,7 @@ def _class_drop(report: Report) -> Plot:
         key="classes",
         title=title,
         caption=caption,
-        svg=_drawing(bottom + 52, f"{title}, worst first; the worst is {worst}", parts),
+        svg=drawing(bottom + 52, f"{title}, worst first; the worst is {worst}", parts),
         heads=("class", "samples", "accuracy", "drop"),
         rows=tuple((plain(r.label), f"{r.samples:,}", figure(r.accuracy), figure(r.drop)) for r in rows),
     )
@@ -212,12 +212,12 @@ def _layer_sqnr(report: Report) -> Plot:
     if not shown:
         why = rows[0].sqnr.reason if rows and rows[0].sqnr.reason else "no layer was compared with FP32 in this run"
         return Plot(key="layers", title=title, caption="", missing=plain(why))
-    left, right, top = 190, _WIDTH - 44, 8
+    left, right, top = 190, WIDTH - 44, 8
     bottom = top + _ROW * len(shown)
     values = [row.sqnr.value or 0.0 for row in shown]
     x = Scale(min(0.0, *values), max(*values, 1.0) * 1.02, left, right)
     parts = [
-        *_grid_x(x, top, bottom, about=5),
+        *grid_x(x, top, bottom, about=5),
         text((left + right) / 2, bottom + 42, "signal to quantization noise, dB", anchor="middle", class_="axis"),
     ]
     for index, (row, value) in enumerate(zip(shown, values, strict=True)):
@@ -237,74 +237,11 @@ def _layer_sqnr(report: Report) -> Plot:
         key="layers",
         title=title,
         caption=caption,
-        svg=_drawing(bottom + 52, f"{title}, worst first; the lowest is {plain(shown[0].name)}", parts),
+        svg=drawing(bottom + 52, f"{title}, worst first; the lowest is {plain(shown[0].name)}", parts),
         legend=tuple(("key-float" if p == "float" else "key-small", plain(p)) for p in precisions),
         heads=("layer", "op", "precision", "SQNR", "why"),
         rows=tuple((plain(r.name), plain(r.op), plain(r.precision), figure(r.sqnr), plain(r.reason)) for r in rows),
     )
-
-
-def _drawing(height: float, label: str, parts: Sequence[Markup]) -> Markup:
-    return element(
-        "svg", join(parts), viewBox=f"0 0 {_WIDTH} {height:.0f}", role="img", aria_label=label, class_="plot"
-    )
-
-
-def _grid_x(x: Scale, top: float, bottom: float, about: int) -> list[Markup]:
-    values, decimals = ticks(x.low, x.high, about)
-    lines = [element("line", x1=x(v), x2=x(v), y1=top, y2=bottom, class_="grid") for v in values]
-    return [*lines, *(text(x(v), bottom + 18, _tick(v, decimals), anchor="middle", class_="tick") for v in values)]
-
-
-def _grid_log(low: float, high: float, x: Scale, top: float, bottom: float) -> list[Markup]:
-    """Lines at 1, 2 and 5 times powers of ten, or at the powers alone; within less than that, at round values."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    within = [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= factor * 10.0**power <= high]
-    if len(within) < 3:
-        within, decimals = ticks(low, high, 5)
-        named = {value: _tick(value, decimals) for value in within}
-    else:
-        if len(within) > 9:
-            within = [10.0**power for power in powers if low <= 10.0**power <= high]
-        named = {value: f"{value:g}" for value in within}
-    at = {value: x(math.log10(value)) for value in named if value > 0}
-    lines = [element("line", x1=place, x2=place, y1=top, y2=bottom, class_="grid") for place in at.values()]
-    return [*lines, *(text(p, bottom + 18, named[v], anchor="middle", class_="tick") for v, p in at.items())]
-
-
-def _grid_y(y: Scale, left: float, right: float, about: int) -> list[Markup]:
-    values, decimals = ticks(y.low, y.high, about)
-    lines = [element("line", x1=left, x2=right, y1=y(v), y2=y(v), class_="grid") for v in values]
-    return [*lines, *(text(left - 8, y(v) + 4, _tick(v, decimals), anchor="end", class_="tick") for v in values)]
-
-
-def _rotated(x: float, y: float, content: str) -> Markup:
-    return element(
-        "text", content, x=x, y=y, text_anchor="middle", class_="axis", transform=f"rotate(-90 {x:.1f} {y:.1f})"
-    )
-
-
-def _whisker(along: Scale, measurement: Measurement, across: float, *, upright: bool) -> list[Markup]:
-    """The interval as a line, at ``across`` on the other axis; nothing where there is no interval."""
-    if measurement.interval is None:
-        return []
-    start, stop = along(measurement.interval.low), along(measurement.interval.high)
-    x1, x2, y1, y2 = (across, across, start, stop) if upright else (start, stop, across, across)
-    return [element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="whisker")]
-
-
-def _bounds(measurements: Sequence[Measurement], floor: float | None, ceiling: float | None) -> tuple[float, float]:
-    """The figures and their intervals with some air around them, no further than ``floor`` and ``ceiling``."""
-    values = [m.value for m in measurements if m.value is not None]
-    values += [end for m in measurements if m.interval for end in (m.interval.low, m.interval.high)]
-    low, high = min(values), max(values)
-    air = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
-    low, high = low - air, high + air
-    if floor is not None:
-        low = max(low, floor)
-    if ceiling is not None:
-        high = min(high, ceiling + 0.02 * (ceiling - low))
-    return low, high if high > low else low + 1.0
 
 
 def _zero(like: Measurement) -> Measurement:
@@ -320,10 +257,6 @@ def _quantile(values: Sequence[float], q: float) -> float:
 
 def _ms(value: float) -> str:
     return value_text(Measurement(name="latency_ms", value=value, unit="ms"))
-
-
-def _tick(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}".replace("-", "−")
 
 
 def _cut(name: str, most: int) -> str:

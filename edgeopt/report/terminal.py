@@ -27,6 +27,7 @@ from edgeopt.report.findings import (
     verdict_words,
 )
 from edgeopt.report.format import figure, plain
+from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import comparison
 from edgeopt.report.terminal_table import SHIPPED, first_columns, print_table
@@ -64,6 +65,7 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
         console.print(bullet(plain(line)))
     render_verdict(report, console)
     render_candidates(report, console)
+    _print_ladder(report, console)
     _print_list(console, "Not measured", [f"{who}: {why}" for who, why in not_measured(report)])
     render_next(report, console, bundle)
     _print_findings(console, report, "Fell back", "fallback")
@@ -157,6 +159,29 @@ def render_next(report: Report, console: Console, bundle: Path | None = None) ->
         console.print(Text(f"    {plain(command)}", style="bold"), soft_wrap=True)
     for note in device_notes(report):
         console.print(indented(note, "dim"))
+
+
+def _print_ladder(report: Report, console: Console) -> None:
+    """One row per rung that was tried, one line for each that has more to say; the other figures are above."""
+    lines = rung_lines(report)
+    if not lines:
+        return
+    console.print(section("Ladder"))
+    tried = [line for line in lines if line.cells[-1] != "–"]
+    columns = [RUNG_HEADS.index(head) for head in ("rung", "", "drop, pp", "ratio to FP32", "minutes", "so far")]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for index in columns:
+        table.add_column(
+            RUNG_HEADS[index], justify="right" if index > 1 else "left", no_wrap=index > 0, overflow="fold"
+        )
+    for line in tried:
+        first, *rest = (line.cells[index].replace(" [", "\n[") for index in columns)
+        table.add_row(Text(f"  {first}"), *map(Text, rest))
+    if tried:
+        console.print(table)
+    for line in lines:
+        if line.message:
+            console.print(bullet(f"{line.name}: {line.message}"))
 
 
 def _print_more(report: Report, console: Console) -> None:

@@ -126,7 +126,7 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         ("precisions: [fp32, int8]", "precisions: [fp32]", r"quantization is there exactly where"),
         ("opset_max: 23", "opset_max: 19", r"opset 20 is newer than onnxruntime reads \(opset_max 19\)"),
         ("name: x86-vnni", "name: X86 vnni", r"name is 'X86 vnni': string should match pattern"),
-        ("default_recipe: int8-ptq\n", "", r"default_recipe is missing"),
+        ("default_recipe: auto\n", "", r"default_recipe is missing"),
         ("arch: x86_64", "arch: riscv64", r"isa\.arch is 'riscv64'; choose 'x86_64' or 'aarch64'"),
         ("  - name: onnxruntime", "  - name: onnxruntime\n    name: twice", r"the key 'name' comes twice at line"),
     ],

@@ -40,6 +40,7 @@ class Job:
         batches: Of the train split, for a single process.
         tune: The tuning split; ``feed`` reads it.
         workspace: Where the checkpoint lies; None: there is none.
+        deadline: When it is to end, seconds of ``time.monotonic``; None: never.
     """
 
     student: Any
@@ -50,6 +51,7 @@ class Job:
     feed: Feed
     tune: Split
     workspace: Path | None
+    deadline: float | None = None
 
 
 @dataclass(kw_only=True)

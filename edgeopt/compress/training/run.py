@@ -160,7 +160,10 @@ class Run:
             return f"{since} epochs without a better score on the tuning split"
         limit = self.config.max_minutes
         spent = self.fabric.broadcast(state.spent_s + time.perf_counter() - self.begun)
-        return f"the time limit, {limit:g} minutes" if limit is not None and spent > 60 * limit else ""
+        if limit is not None and spent > 60 * limit:
+            return f"the time limit, {limit:g} minutes"
+        over = self.job.deadline is not None and time.monotonic() > self.job.deadline
+        return "the time limit of the whole run" if self.fabric.broadcast(over) else ""
 
     def _save(self, state: Checkpoint) -> None:
         self.saved = time.perf_counter()
