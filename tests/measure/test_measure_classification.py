@@ -44,7 +44,7 @@ def test_the_scores_sqnr_is_the_ratio_of_powers(figures):
 
 def test_scores_of_masked_classes_have_no_sqnr():
     masked = np.array([[1.0, -np.inf], [2.0, -np.inf]])
-    measurements, _ = evaluate(masked, masked + [[0.1, 0]], np.array([0, 0]), [], device="d")
+    measurements, _ = evaluate(masked, masked + np.array([0.1, 0]), np.array([0, 0]), [], device="d")
     assert "infinities" in next(m.reason for m in measurements if m.name == "output_sqnr_db")
 
 
