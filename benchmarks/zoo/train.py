@@ -33,6 +33,7 @@ class Plan:
         rate: The peak of a one-cycle learning rate.
         batch: Samples per step.
         flip: Mirror images at random.
+        channels_last: How tensors lie in memory: depthwise convolutions train twice as fast.
     """
 
     data: str
@@ -40,6 +41,7 @@ class Plan:
     rate: float = 4e-3
     batch: int = 64
     flip: bool = False
+    channels_last: bool = False
 
 
 PLANS = {
@@ -48,8 +50,8 @@ PLANS = {
     "cnn1d": Plan(data="spoken-padded", epochs=25, batch=32),
     "longconv": Plan(data="spoken-stretched", epochs=25, rate=2e-3, batch=32),
     "gru": Plan(data="spoken-padded", epochs=40, batch=32),
-    "resnet20": Plan(data="fashion", epochs=6, flip=True),
-    "mobilenetv2": Plan(data="fashion", epochs=6, flip=True),
+    "resnet20": Plan(data="fashion", epochs=5, flip=True, channels_last=True),
+    "mobilenetv2": Plan(data="fashion", epochs=5, flip=True, channels_last=True),
     "vit": Plan(data="digits", epochs=12, rate=1.5e-3),
 }
 
@@ -89,6 +91,9 @@ def make(name: str, plan: Plan, folder: Path) -> None:
 def train(model: nn.Module, x: np.ndarray, y: np.ndarray, plan: Plan) -> nn.Module:
     """AdamW with one cycle and label smoothing; returns the model in eval mode."""
     samples, labels = torch.from_numpy(x), torch.from_numpy(y)
+    if plan.channels_last:
+        samples = samples.contiguous(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=0.02)
     steps = plan.epochs * -(-len(samples) // plan.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=plan.rate, total_steps=steps)
@@ -108,7 +113,7 @@ def train(model: nn.Module, x: np.ndarray, y: np.ndarray, plan: Plan) -> nn.Modu
             f"  epoch {epoch + 1}/{plan.epochs}: loss {total / len(samples):.4f}, {time.perf_counter() - begun:.0f} s",
             flush=True,
         )
-    return model.eval()
+    return model.to(memory_format=torch.contiguous_format).eval()
 
 
 def accuracy(model: nn.Module, x: np.ndarray, y: np.ndarray) -> float:
