@@ -51,7 +51,7 @@ PLANS = {
     "longconv": Plan(data="spoken-stretched", epochs=25, rate=2e-3, batch=32),
     "gru": Plan(data="spoken-padded", epochs=40, batch=32),
     "resnet20": Plan(data="fashion", epochs=5, flip=True, channels_last=True),
-    "mobilenetv2": Plan(data="fashion", epochs=5, flip=True, channels_last=True),
+    "mobilenetv2": Plan(data="fashion", epochs=3, flip=True, channels_last=True),
     "vit": Plan(data="digits", epochs=12, rate=1.5e-3),
 }
 
