@@ -171,9 +171,9 @@ class Candidate(_Frozen):
         role: ``reference`` for FP32 on the same runtime, else ``candidate``.
         status: ``measured``; ``not_built`` (only the device can build it); ``not_measured``; ``failed``.
         measurements: Figures by their names: ``accuracy_top1_pct``, ``drop_pp``, ``agreement_pct``,
-            ``latency_p50_ms``, ``latency_p90_ms``, ``latency_p95_ms``, ``latency_p99_ms``, ``latency_ratio``,
-            ``throughput_per_s`` (one per batch size, in conditions), ``cold_start_ms``, ``peak_memory_mib``,
-            ``size_mib``.
+            ``output_sqnr_db``, ``latency_p50_ms``, ``latency_p90_ms``, ``latency_p95_ms``, ``latency_p99_ms``,
+            ``latency_ratio``, ``throughput_per_s`` (one per batch size, in conditions), ``cold_start_ms``,
+            ``peak_memory_mib``, ``size_mib``.
         latency_ms: The raw samples.
     """
 

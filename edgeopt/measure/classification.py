@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def evaluate(
         classes: C names in label order, or none: the numbers then.
 
     Returns:
-        ``accuracy_top1_pct``, ``drop_pp``, ``agreement_pct``; and one row per class.
+        ``accuracy_top1_pct``, ``drop_pp``, ``agreement_pct``, ``output_sqnr_db``; and one row per class.
 
     Raises:
         DataError: Shapes or labels do not fit.
@@ -63,6 +64,7 @@ def evaluate(
         figure.accuracy(right),
         figure.drop(base_right, right),
         figure.share("agreement_pct", int((base == predicted).sum()), len(labels), note="same class as FP32"),
+        figure.sqnr(_powers(reference, outputs), len(labels)),
     )
     names = tuple(classes) or tuple(str(index) for index in range(count))
     rows = tuple(
@@ -103,19 +105,22 @@ def evaluate_unlabelled(
     _check_nan(reference, "FP32 reference", ModelError)
     _check_nan(outputs, "candidate", BackendError)
     figure = _Figures(device, conditions or {})
-    signal = noise = cross = power = 0.0
-    for start in range(0, len(reference), _ROWS):
-        x = np.asarray(reference[start : start + _ROWS], dtype=np.float64)
-        y = np.asarray(outputs[start : start + _ROWS], dtype=np.float64)
-        signal += float((x * x).sum())
-        power += float((y * y).sum())
-        cross += float((x * y).sum())
-        noise += float(((x - y) ** 2).sum())
-    measurements = [figure.cosine(cross, signal, power, len(reference)), figure.sqnr(signal, noise, len(reference))]
+    powers = _powers(reference, outputs)
+    measurements = [figure.cosine(powers, len(reference)), figure.sqnr(powers, len(reference))]
     if reference.ndim == 2 and reference.shape[1] > 1:
         same = int((_argmax(reference) == _argmax(outputs)).sum())
         measurements.append(figure.share("agreement_pct", same, len(reference), note="same class as FP32"))
     return tuple(measurements)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Powers:
+    """Σ x², Σ y², Σ x·y and Σ (x − y)² of a reference x and outputs y."""
+
+    signal: float
+    power: float
+    cross: float
+    noise: float
 
 
 class _Figures:
@@ -149,17 +154,19 @@ class _Figures:
             mcnemar_exact_p=statistics.mcnemar_p(lost, won),
         )
 
-    def cosine(self, cross: float, signal: float, power: float, n: int) -> Measurement:
-        if signal == 0 or power == 0:
+    def cosine(self, powers: _Powers, n: int) -> Measurement:
+        if powers.signal == 0 or powers.power == 0:
             return not_measured("output_cosine", "1", "one of the outputs is zero everywhere")
-        return self._figure("output_cosine", cross / math.sqrt(signal * power), "1", n)
+        return self._figure("output_cosine", powers.cross / math.sqrt(powers.signal * powers.power), "1", n)
 
-    def sqnr(self, signal: float, noise: float, n: int) -> Measurement:
-        if noise == 0:
+    def sqnr(self, powers: _Powers, n: int) -> Measurement:
+        if powers.noise == 0:
             return not_measured("output_sqnr_db", "dB", "the outputs are equal to FP32's, bit by bit: no noise")
-        if signal == 0:
+        if powers.signal == 0:
             return not_measured("output_sqnr_db", "dB", "FP32's outputs are zero everywhere: no signal")
-        return self._figure("output_sqnr_db", 10 * math.log10(signal / noise), "dB", n)
+        if not math.isfinite(powers.signal) or not math.isfinite(powers.noise):
+            return not_measured("output_sqnr_db", "dB", "the outputs hold infinities")
+        return self._figure("output_sqnr_db", 10 * math.log10(powers.signal / powers.noise), "dB", n)
 
     def _figure(
         self, name: str, value: float, unit: str, n: int, *, interval: Interval | None = None, **conditions: Condition
@@ -173,6 +180,19 @@ class _Figures:
             device=self._device,
             conditions={**self._conditions, **conditions},
         )
+
+
+def _powers(reference: np.ndarray, outputs: np.ndarray) -> _Powers:
+    signal = power = cross = noise = 0.0
+    for start in range(0, len(reference), _ROWS):
+        x = np.asarray(reference[start : start + _ROWS], dtype=np.float64)
+        y = np.asarray(outputs[start : start + _ROWS], dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # scores may be −∞: masked classes
+            signal += float((x * x).sum())
+            power += float((y * y).sum())
+            cross += float((x * y).sum())
+            noise += float(((x - y) ** 2).sum())
+    return _Powers(signal=signal, power=power, cross=cross, noise=noise)
 
 
 def _check_scores(reference: np.ndarray, outputs: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from edgeopt.pipeline.samples import ParityInputs, demand_finite
 
 __all__ = ["Judged", "judge_candidates"]
 
-_AGAINST_FP32 = ("drop_pp", "agreement_pct")
+_AGAINST_FP32 = ("drop_pp", "agreement_pct", "output_sqnr_db")
 _SPEED = (
     ("latency_p50_ms", "ms"),
     ("latency_p99_ms", "ms"),
@@ -308,7 +308,7 @@ def _judged(
     mine, theirs = test.get(planned.id), test.get(reference.built.planned.id)
     if bench.data is None or mine is None or theirs is None:
         reason = "no data was given" if bench.data is None else "no runtime here can run the graph"
-        names = (("accuracy_top1_pct", "%"), ("drop_pp", "pp"), ("agreement_pct", "%"))
+        names = (("accuracy_top1_pct", "%"), ("drop_pp", "pp"), ("agreement_pct", "%"), ("output_sqnr_db", "dB"))
         return tuple(not_measured(name, unit, reason) for name, unit in names), ()
     conditions: dict[str, Any] = {"split": "test", "runtime": trial.stand_in or planned.rules.name}
     return judge_outputs(theirs, mine, bench.data, bench.info.name, conditions)

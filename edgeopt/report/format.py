@@ -31,6 +31,7 @@ _LABELS = {
     "cold_start_ms": "cold start",
     "drop_pp": "drop",
     "latency_ratio": "ratio to FP32",
+    "output_sqnr_db": "SQNR",
     "peak_memory_mib": "peak memory",
     "size_mib": "size",
     "sqnr_db": "SQNR",

@@ -12,11 +12,14 @@ from edgeopt.report.format import MISSING, interval_text, label, unit_text, valu
 __all__ = ["Cell", "Column", "Comparison", "Row", "comparison"]
 
 # In the order a reader asks: is it right, how fast, how big.
-_MAIN = (
+_ORDER = (
     "accuracy_top1_pct",
     "drop_pp",
     "agreement_pct",
+    "output_sqnr_db",
     "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p95_ms",
     "latency_p99_ms",
     "latency_ratio",
     "throughput_per_s",
@@ -25,7 +28,7 @@ _MAIN = (
     "size_mib",
 )
 _DETAIL = ("latency_p90_ms", "latency_p95_ms")
-_AGAINST_FP32 = ("drop_pp", "agreement_pct", "latency_ratio")
+_AGAINST_FP32 = ("drop_pp", "agreement_pct", "output_sqnr_db", "latency_ratio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +90,11 @@ def comparison(report: Report, *, detail: bool = False) -> Comparison:
 
     Args:
         report: The document.
-        detail: Also the percentiles between p50 and p99.
+        detail: Also the outputs' SQNR, and the percentiles between p50 and p99.
     """
-    columns = _columns(report, hidden=() if detail else _DETAIL)
+    labelled = any(c.figure("drop_pp") for c in report.candidates)
+    hidden = (*_DETAIL, "output_sqnr_db") if labelled else _DETAIL  # without labels the SQNR is what there is
+    columns = _columns(report, hidden=() if detail else hidden)
     rows = tuple(
         Row(candidate=candidate, cells=tuple(_cell(candidate, column) for column in columns))
         for candidate in report.candidates
@@ -106,9 +111,8 @@ def _columns(report: Report, hidden: tuple[str, ...]) -> tuple[Column, ...]:
             title = label(measurement.name) + (f", batch {batch}" if batch else "")
             column = Column(name=measurement.name, title=title, unit=unit_text(measurement), batch=batch)
             found.setdefault((measurement.name, batch), column)
-    order = [*_MAIN[:4], *_DETAIL, *_MAIN[4:]]
-    position = {name: index for index, name in enumerate(order)}
-    return tuple(sorted(found.values(), key=lambda c: (position.get(c.name, len(order)), len(c.batch), c.batch)))
+    position = {name: index for index, name in enumerate(_ORDER)}
+    return tuple(sorted(found.values(), key=lambda c: (position.get(c.name, len(_ORDER)), len(c.batch), c.batch)))
 
 
 def _names_with_several(report: Report) -> set[str]:

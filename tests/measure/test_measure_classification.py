@@ -33,7 +33,19 @@ def test_accuracy_drop_and_agreement_are_those_of_counting(figures):
     assert {m.n for m in found.values()} == {8}
     assert {m.device for m in found.values()} == {"board"}
     assert all(m.conditions["batch"] == 4 for m in found.values())
-    assert all(m.interval.low <= m.value <= m.interval.high for m in found.values())
+    assert all(m.interval.low <= m.value <= m.interval.high for m in found.values() if m.interval)
+
+
+def test_the_scores_sqnr_is_the_ratio_of_powers(figures):
+    found, _ = figures
+    differing, samples = 4, 8  # `scores` puts one 1 in each row: power 1 per sample, 2 where the rows differ
+    assert found["output_sqnr_db"].value == pytest.approx(10 * math.log10(samples / (2 * differing)), abs=1e-9)
+
+
+def test_scores_of_masked_classes_have_no_sqnr():
+    masked = np.array([[1.0, -np.inf], [2.0, -np.inf]])
+    measurements, _ = evaluate(masked, masked + np.array([0.1, 0]), np.array([0, 0]), [], device="d")
+    assert "infinities" in next(m.reason for m in measurements if m.name == "output_sqnr_db")
 
 
 def test_the_drop_tells_the_discordant_samples(figures):
