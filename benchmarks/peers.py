@@ -17,6 +17,7 @@ import json
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from peers.engines import list_entries
 from peers.environments import PEERS, python_of
 from peers.evaluation import evaluate, measure
 from peers.nets import find_nets, open_net
-from peers.table import notes, to_json, to_markdown
+from peers.table import notes, summary, to_json, to_markdown
 
 from edgeopt.devices.registry import open_device
 
@@ -50,6 +51,8 @@ def main() -> None:
         print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1))
+    if not arguments.prepare:
+        print(summary(results))
     sys.exit(1 if failed else 0)
 
 
@@ -57,11 +60,11 @@ def _one(name: str, peers: list[str], arguments: argparse.Namespace) -> dict[str
     work, runs = arguments.work, 0 if arguments.prepare else arguments.compile_runs
     net = open_net(name, arguments.found[name], work, arguments.calibration_samples)
     owns = {recipe: compile_with_edgeopt(recipe, net, work, runs=max(1, runs)) for recipe in arguments.recipes}
-    artifacts = [
-        quantize_with(peer, variant, net, work, runs=runs if PEERS[peer].variants[variant].timed else 0)
-        for peer in peers
-        for variant in PEERS[peer].variants
-    ]
+    ways = [(peer, variant, made.timed) for peer in peers for variant, made in PEERS[peer].variants.items()]
+    with ThreadPoolExecutor(2 if arguments.prepare else 1) as pool:  # alone on the machine where a time is taken
+        artifacts = list(
+            pool.map(lambda way: quantize_with(way[0], way[1], net, work, runs=runs if way[2] else 0), ways)
+        )
     rows = evaluate(net, list_entries(net, owns, artifacts, work), work)
     if not arguments.prepare:
         measure(net, rows, arguments.latency_samples)

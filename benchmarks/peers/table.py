@@ -13,7 +13,7 @@ from peers.evaluation import Row
 from peers.nets import Net
 from peers.verdict import RULE, judge
 
-__all__ = ["notes", "to_json", "to_markdown"]
+__all__ = ["notes", "summary", "to_json", "to_markdown"]
 
 _HEAD = """| tool | drop, pp | agreement, % | SQNR, dB | latency p50, ms | × edgeopt | quantize, s |
 |---|---|---|---|---|---|---|"""
@@ -47,6 +47,15 @@ def notes(samples: int) -> str:
         "call, imports and files excluded; edgeopt: the wall time of its quantize stages, with the export to ONNX and "
         "the parity checks; † from an earlier run of the script."
     )
+
+
+def summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """One line per net and runtime, from what ``to_json`` gave."""
+    lines = ["| net | runtime | edgeopt against the best peer |  |", "|---|---|---|---|"]
+    for result in results:
+        for runtime, verdict in result["verdicts"].items():
+            lines.append(f"| {result['net']} | {runtime} | {verdict['status']} | {verdict['text']} |")
+    return "\n".join(lines)
 
 
 def to_json(

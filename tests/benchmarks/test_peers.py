@@ -132,3 +132,11 @@ def test_a_peer_that_cannot_be_installed_is_an_error_with_pips_words(tmp_path, m
     with pytest.raises(RuntimeError, match=r"pip cannot install Nobody: .* found for nobody==1\.0"):
         environments.python_of("nobody", tmp_path)
     assert not (tmp_path / "nobody" / "installed.txt").exists()
+
+
+def test_the_summary_has_a_line_per_net_and_runtime():
+    from peers.table import summary
+
+    verdicts = {"openvino": {"status": "met", "text": "0.9"}, "onnxruntime": {"status": "missed", "text": "1.1"}}
+    lines = summary([{"net": "vit", "verdicts": verdicts}]).splitlines()
+    assert lines[2:] == ["| vit | openvino | met | 0.9 |", "| vit | onnxruntime | missed | 1.1 |"]
