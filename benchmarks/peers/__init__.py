@@ -1,0 +1,1 @@
+"""edgeopt beside its peers: the parts of ``benchmarks/peers.py``."""
