@@ -32,6 +32,7 @@ __all__ = [
     "TargetSection",
     "TrainingEpoch",
     "TrainingSection",
+    "TrialRow",
     "Verdict",
 ]
 
@@ -152,6 +153,26 @@ class TrainingSection(_Frozen):
     best_epoch: int
     ended: str
     epochs: tuple[TrainingEpoch, ...]
+
+
+class TrialRow(_Frozen):
+    """One technique of post-training quantization, and what it brought on the tuning split.
+
+    Attributes:
+        name: As the recipe calls it.
+        kept: Whether the artifact has it.
+        detail: How much it worked on, or why it could not.
+        before: ``divergence`` from FP32's outputs (KL in nats for classifiers, else relative squared error), ``sqnr_db``,
+            ``agreement_pct``, without the technique; empty where it had nothing to work on. ``after``: with it.
+        wall: What it took.
+    """
+
+    name: str
+    kept: bool
+    detail: str
+    before: tuple[Measurement, ...] = ()
+    after: tuple[Measurement, ...] = ()
+    wall: Measurement | None = None
 
 
 class ClassRow(_Frozen):
@@ -287,6 +308,7 @@ class Report(_Frozen):
     stages: tuple[StageRow, ...]
     events: tuple[Event, ...]
     training: tuple[TrainingSection, ...] = ()
+    trials: tuple[TrialRow, ...] = ()
     ladder: LadderSection | None = None
 
     @property

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeopt.bundle.document import TrainingSection
+from edgeopt.bundle.document import TrainingSection, TrialRow
 from edgeopt.core.events import Event, ProgressListener
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import LayerPrecision, Recipe
 from edgeopt.targets.schema import Target
 
-__all__ = ["LayerDecision", "Step", "StepContext", "StepResult", "Trial"]
+__all__ = ["LayerDecision", "Step", "StepContext", "StepResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,67 +34,6 @@ class LayerDecision:
     precision: LayerPrecision
     reason: str
     node: str | None = None
-
-
-class Scored(Protocol):
-    """What ``score.Score`` says of a graph; it needs torch, and this file must not."""
-
-    @property
-    def divergence(self) -> float: ...
-    @property
-    def sqnr_db(self) -> float: ...
-    @property
-    def agreement(self) -> float | None: ...
-    @property
-    def n(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One technique, and what it brought on the tuning split.
-
-    Attributes:
-        name: As the recipe calls it.
-        kept: Whether the artifact has it.
-        divergence_before: Of the outputs from FP32's, as ``Score.divergence``; ``sqnr_db``, ``agreement`` likewise.
-        n: Samples; 0 where it had nothing to work on.
-        seconds: What it took.
-        detail: How much it worked on, or why it could not.
-    """
-
-    name: str
-    kept: bool
-    divergence_before: float | None = None
-    divergence_after: float | None = None
-    sqnr_before_db: float | None = None
-    sqnr_after_db: float | None = None
-    agreement_before: float | None = None
-    agreement_after: float | None = None
-    n: int = 0
-    seconds: float = 0.0
-    detail: str = ""
-
-    @classmethod
-    def of(cls, name: str, *, before: Scored, after: Scored, kept: bool, seconds: float, detail: str) -> Trial:
-        """A technique that was applied and scored."""
-        return cls(
-            name=name,
-            kept=kept,
-            divergence_before=before.divergence,
-            divergence_after=after.divergence,
-            sqnr_before_db=before.sqnr_db,
-            sqnr_after_db=after.sqnr_db,
-            agreement_before=before.agreement,
-            agreement_after=after.agreement,
-            n=after.n,
-            seconds=seconds,
-            detail=detail,
-        )
-
-    @classmethod
-    def idle(cls, name: str, why: str) -> Trial:
-        """A technique that found nothing to work on."""
-        return cls(name=name, kept=False, detail=why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +78,7 @@ class StepResult:
     events: tuple[Event, ...] = ()
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
     training: tuple[TrainingSection, ...] = ()
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialRow, ...] = ()
 
 
 class Step(Protocol):

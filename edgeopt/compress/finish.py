@@ -9,7 +9,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from edgeopt.compress.base import LayerDecision, StepResult, Trial
+from edgeopt.bundle.document import TrialRow
+from edgeopt.compress.base import LayerDecision, StepResult
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.normalize import BATCH_NORMS, CONVS
 from edgeopt.compress.observers import RANGE_KEY
@@ -31,7 +32,7 @@ def finish(
     *,
     events: Sequence[Event] = (),
     stats: Mapping[str, float | int | str] | None = None,
-    trials: Sequence[Trial] = (),
+    trials: Sequence[TrialRow] = (),
 ) -> StepResult:
     """Export ``converted`` again and say what became of each layer.
 

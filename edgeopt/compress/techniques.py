@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
+from edgeopt.bundle.document import TrialRow
 from edgeopt.compress.adaround import adaround
-from edgeopt.compress.base import Trial
 from edgeopt.compress.bias import QuantizedMeans, correct_biases
 from edgeopt.compress.equalize import equalize
 from edgeopt.compress.evaluate import run_quantized
@@ -24,6 +25,7 @@ from edgeopt.compress.reestimate import normalized_layers, reestimate
 from edgeopt.compress.score import Judge, Run, Score
 from edgeopt.compress.smooth import smooth
 from edgeopt.core.events import Event
+from edgeopt.core.measurement import Measurement
 from edgeopt.recipes.schema import Use
 
 __all__ = ["Quantization", "quantize_graph"]
@@ -45,7 +47,7 @@ class Quantization:
 
     graph: GraphModule
     samples: int
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRow, ...]
     events: tuple[Event, ...]
 
 
@@ -54,7 +56,7 @@ class _Bench:
     """Scores a state, tries a change on it, remembers what it brought."""
 
     judge: Judge | None
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[TrialRow] = field(default_factory=list)
     before: Score | None = None
 
     def score(self, run: Run) -> Score | None:
@@ -67,7 +69,11 @@ class _Bench:
             return True
         helps = after.divergence < self.before.divergence * (1 - _MARGIN)
         kept = use is True or helps
-        self.trials.append(Trial.of(name, before=self.before, after=after, kept=kept, seconds=seconds, detail=detail))
+        wall = Measurement(name="wall_s", value=seconds, unit="s", n=1)
+        row = TrialRow(
+            name=name, kept=kept, detail=detail, before=_figures(self.before), after=_figures(after), wall=wall
+        )
+        self.trials.append(row)
         if kept:
             self.before = after
         return kept
@@ -101,7 +107,7 @@ def _on_weights(session: Session, bench: _Bench, graph: GraphModule) -> tuple[Gr
         begun, changed = time.perf_counter(), copy.deepcopy(graph)
         count = change(changed)
         if not count:
-            bench.trials.append(Trial.idle(name, f"there are no {what} that it could work on"))
+            bench.trials.append(TrialRow(name=name, kept=False, detail=f"there are no {what} that it could work on"))
             continue
         candidate, _ = _prepare(session, changed)
         if bench.keep(name, use, run_quantized(candidate), time.perf_counter() - begun, f"{count} {what}"):
@@ -145,7 +151,7 @@ def _on_outputs(session: Session, bench: _Bench, prepared: GraphModule, normaliz
         if not use:
             continue
         if not layers:
-            bench.trials.append(Trial.idle(name, "there are no layers that it could work on"))
+            bench.trials.append(TrialRow(name=name, kept=False, detail="there are no layers that it could work on"))
             continue
         begun, corrected = time.perf_counter(), copy.deepcopy(converted)
         fix(corrected)
@@ -199,6 +205,18 @@ def _best_observer(prepared: GraphModule, bench: _Bench) -> None:
     for module in watching:
         module.choose(best)
     allow_int32_biases(prepared)
+
+
+def _figures(score: Score) -> tuple[Measurement, ...]:
+    """Divergence, SQNR where it is finite, agreement where there are classes."""
+    figures = [
+        Measurement(name="divergence", value=score.divergence, unit="nats" if score.agreement else "1", n=score.n)
+    ]
+    if math.isfinite(score.sqnr_db):
+        figures.append(Measurement(name="sqnr_db", value=score.sqnr_db, unit="dB", n=score.n))
+    if score.agreement is not None:
+        figures.append(Measurement(name="agreement_pct", value=100 * score.agreement, unit="%", n=score.n))
+    return tuple(figures)
 
 
 def _events(session: Session, bench: _Bench) -> tuple[Event, ...]:

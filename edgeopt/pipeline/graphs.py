@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection
+from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection, TrialRow
 from edgeopt.core.errors import GraphError, ModelError
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
@@ -60,6 +60,7 @@ class Graph:
     events: list[Event]
     layers: list[LayerRow]
     training: list[TrainingSection]
+    trials: list[TrialRow]
     calibration: Path | None = None
 
 
@@ -137,6 +138,7 @@ def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Pari
             events=list(result.events),
             layers=base.layers,
             training=base.training,
+            trials=base.trials,
         )
 
     key = {
@@ -259,6 +261,7 @@ def _export_int8(
         events=events,
         layers=layers,
         training=list(result.training),
+        trials=list(result.trials),
     )
 
 
@@ -339,6 +342,7 @@ def _write(
     events: list[Event],
     layers: list[LayerRow] | None = None,
     training: list[TrainingSection] | None = None,
+    trials: list[TrialRow] | None = None,
 ) -> None:
     for index, array in enumerate(reference):
         np.save(folder / f"reference-{index}.npy", array)
@@ -346,6 +350,7 @@ def _write(
     records.write(folder / "events.json", list[Event], events)
     records.write(folder / "layers.json", list[LayerRow], layers or [])
     records.write(folder / "training.json", list[TrainingSection], training or [])
+    records.write(folder / "trials.json", list[TrialRow], trials or [])
 
 
 def _read(folder: Path, context: RunContext) -> Graph:
@@ -359,6 +364,7 @@ def _read(folder: Path, context: RunContext) -> Graph:
         events=records.read(folder / "events.json", list[Event]),
         layers=records.read(folder / "layers.json", list[LayerRow]),
         training=records.read(folder / "training.json", list[TrainingSection]),
+        trials=records.read(folder / "trials.json", list[TrialRow]),
         calibration=calibration if calibration.is_file() else None,
     )
     context.parity.extend(row for row in graph.parity if row not in context.parity)

@@ -123,6 +123,7 @@ def ship(
             stages=tuple(context.stages),
             events=tuple(context.events),
             training=tuple(training),
+            trials=tuple(built.graph.trials or next((b.graph.trials for b in judged.built if b.graph.trials), [])),
             ladder=ladder,
         )
 

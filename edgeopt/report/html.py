@@ -26,6 +26,7 @@ from edgeopt.report.rung_plot import rung_plot
 from edgeopt.report.summary import key_figures, layer_summary
 from edgeopt.report.table import comparison
 from edgeopt.report.training import training_plots
+from edgeopt.report.trials import TRIAL_CAPTION, TRIAL_HEADS, trial_lines
 
 __all__ = ["to_html"]
 
@@ -60,6 +61,9 @@ def to_html(report: Report) -> str:
         table=comparison(report),
         plots=(*all_plots(report), *training_plots(report)),
         rung_heads=RUNG_HEADS,
+        trial_heads=TRIAL_HEADS,
+        trial_caption=TRIAL_CAPTION,
+        trials=trial_lines(report),
         rungs=rung_lines(report),
         rung_plot=rung_plot(report),
         missing=not_measured(report),

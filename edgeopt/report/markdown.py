@@ -21,6 +21,7 @@ from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
 from edgeopt.report.training import epoch_table, training_words
+from edgeopt.report.trials import TRIAL_CAPTION, TRIAL_HEADS, trial_lines
 
 __all__ = ["to_markdown"]
 
@@ -45,6 +46,7 @@ def to_markdown(report: Report) -> str:
         *_section("Notes", _bullets(_text(finding.text) for finding in findings(report, "note"))),
         *_section("Is it right", _parity(report)),
         *_section("Layers", _layers(report)),
+        *_section("What each technique brought", _trials(report)),
         *_section("Training", _training(report)),
         *_section("Classes", _classes(report)),
         *_section("Data", _data(report)),
@@ -137,6 +139,11 @@ def _classes(report: Report) -> str:
     shipped = report.shipped
     rows = [(plain(r.label), str(r.samples), figure(r.accuracy), figure(r.drop)) for r in shipped.classes]
     return _folded(("class", "samples", "accuracy", "drop"), rows) if rows else ""
+
+
+def _trials(report: Report) -> str:
+    lines = trial_lines(report)
+    return f"{TRIAL_CAPTION}\n\n{_table(TRIAL_HEADS, lines, numbers_from=2)}" if lines else ""
 
 
 def _training(report: Report) -> str:

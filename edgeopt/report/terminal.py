@@ -31,6 +31,7 @@ from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import comparison
 from edgeopt.report.terminal_table import SHIPPED, first_columns, print_table
+from edgeopt.report.trials import trial_lines
 
 __all__ = [
     "bullet",
@@ -70,6 +71,7 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     render_next(report, console, bundle)
     _print_findings(console, report, "Fell back", "fallback")
     _print_findings(console, report, "Warnings", "warning")
+    _print_trials(report, console)
     _print_more(report, console)
     _print_parity(report, console)
     _print_layers(report, console)
@@ -182,6 +184,16 @@ def _print_ladder(report: Report, console: Console) -> None:
     for line in lines:
         if line.message:
             console.print(bullet(f"{line.name}: {line.message}"))
+
+
+def _print_trials(report: Report, console: Console) -> None:
+    """One line for each technique that was tried on the tuning split."""
+    tried = [line for line in trial_lines(report) if line[1] != "idle"]
+    if not tried:
+        return
+    console.print(section("What each technique brought, on the tuning split"))
+    for name, status, divergence, sqnr, agreement, _ in tried:
+        console.print(bullet(f"{name}: {status}; divergence {divergence}, SQNR {sqnr} dB, agreement {agreement} %"))
 
 
 def _print_more(report: Report, console: Console) -> None:
