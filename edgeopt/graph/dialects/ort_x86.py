@@ -15,6 +15,7 @@ from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.quantize_bias import QuantizeBias
+from edgeopt.graph.passes.widen_input import WidenInput
 
 __all__ = ["DIALECT", "OrtX86"]
 
@@ -30,7 +31,7 @@ class OrtX86:
         same = regrid(model, "uint8")
         same = not run_passes(model, [QuantizeBias()]) and same
         left = left_alone(model)  # before Pad comes to read integers
-        run_passes(model, [HoistQuantize(), OwnZeroPoints()])
+        run_passes(model, [HoistQuantize(), WidenInput(), OwnZeroPoints()])
         return Rewrite(same_points=same, events=(*left, *unquantized_outputs(model, "ONNX Runtime")))
 
 
