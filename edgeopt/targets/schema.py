@@ -10,7 +10,7 @@ __all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "T
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
 """What an artifact computes in; ``int8-fp16``: int8 where layers are quantized, float16 in between."""
-OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool"]
+OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool", "concat"]
 
 
 class _Frozen(BaseModel):

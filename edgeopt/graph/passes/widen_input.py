@@ -79,7 +79,9 @@ def _widen(graph: ir.Graph, node: ir.Node, weight: np.ndarray, dequantize_weight
     )
     pad.name = pad.outputs[0].name = f"{name}_wide"
     pad.outputs[0].type = quantized.type
-    widened = ir.node("DequantizeLinear", [pad.outputs[0], *dequantize.inputs[1:]], dequantize.attributes, num_outputs=1)
+    widened = ir.node(
+        "DequantizeLinear", [pad.outputs[0], *dequantize.inputs[1:]], dequantize.attributes, num_outputs=1
+    )
     widened.name = widened.outputs[0].name = f"{name}_wide_dq"
     widened.outputs[0].type = value.type
     graph.insert_before(node, [pad, widened, own])
