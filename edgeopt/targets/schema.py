@@ -44,6 +44,7 @@ class RuntimeRules(_Frozen):
     Attributes:
         name: The backend's registry name: ``onnxruntime``, ``openvino``, ``ort-mobile``, ``tensorrt``.
         dialect: The graph dialect that keeps this runtime's int8 kernels, e.g. ``ort-x86``.
+        forms: Further dialects, in order, for a model that loses accuracy on this runtime in ``dialect``.
         versions: The runtime's versions this file was written for, as a PEP 440 specifier.
         precisions: What this runtime runs to advantage on this target.
         opset_max: The newest ONNX opset that it reads.
@@ -52,6 +53,7 @@ class RuntimeRules(_Frozen):
 
     name: str
     dialect: str
+    forms: tuple[str, ...] = ()
     versions: str
     precisions: tuple[Precision, ...]
     opset_max: int
