@@ -22,7 +22,7 @@ from edgeopt.recipes.schema import Quantize, step_name
 
 __all__ = ["finish"]
 
-_UNWEIGHTED = ("add", "embedding", "pool")  # no layers that a reader counts
+_UNWEIGHTED = ("add", "concat", "embedding", "pool")  # no layers that a reader counts
 
 
 def finish(

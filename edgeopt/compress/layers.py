@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from edgeopt.compress.attributes import attribute, constant_nodes, source_name
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
-from edgeopt.compress.outputs import POOLS, absorbed, is_quantized_later, is_spatial_pool
+from edgeopt.compress.outputs import MAX_POOLS, POOLS, absorbed, is_quantized_later, is_spatial_pool
 from edgeopt.core.errors import RecipeError, nearest_first
 from edgeopt.recipes.schema import LayerPrecision, Quantize
 from edgeopt.targets.schema import QuantizationRules
@@ -27,8 +27,10 @@ _OPS: dict[Any, str] = {
     A.linear.default: "linear",
     **dict.fromkeys((A.matmul.default, A.bmm.default, A.mm.default), "matmul"),
     **dict.fromkeys((A.add.Tensor, A.add_.Tensor), "add"),
-    **dict.fromkeys(POOLS, "pool"),
+    **dict.fromkeys((*POOLS, *MAX_POOLS), "pool"),
+    A.cat.default: "concat",
 }
+_ONE_GRID = (*MAX_POOLS, A.cat.default)  # they select values: what comes out lies on the grid of what goes in
 _FLOAT_OPS: dict[Any, tuple[str, str]] = {
     **dict.fromkeys(
         (A.gru.input, A.gru.data, A.lstm.input, A.lstm.data, A.rnn_tanh.input, A.rnn_relu.input),
@@ -61,6 +63,7 @@ class Layer:
         precision: What it computes in.
         weight_bits: Of its weight, where it has one and is quantized.
         quantize_output: Whether what ``absorbed`` gives for the node is quantized too, as no reader does it.
+        one_grid: Whether all inputs and the output are put on one grid, so that no runtime needs to compute anything.
     """
 
     name: str
@@ -71,6 +74,12 @@ class Layer:
     precision: LayerPrecision
     weight_bits: int
     quantize_output: bool = False
+    one_grid: bool = False
+
+    def sources(self, node: Node) -> tuple[Node, ...]:
+        """What is quantized in front of the layer's node; concatenation takes its inputs as a list."""
+        arguments = node.args[0] if self.op == "concat" else [node.args[i] for i in self.activations]
+        return tuple(arguments) if self.activations else ()  # type: ignore[arg-type]
 
     @property
     def quantized(self) -> bool:
@@ -124,9 +133,10 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
                 reason=why or _why_int8(op, rules, activations, bits),
                 precision="float" if why else wanted,
                 weight_bits=bits,
+                one_grid=bool(activations) and node.target in _ONE_GRID,
             )
         )
-    layers = _without_stray_pools(model, layers)
+    layers = _without_strays(model, layers)
     return tuple(_with_outputs(model, layers) if rules.quantize_conv_outputs else layers)
 
 
@@ -139,18 +149,47 @@ def _wanted(name: str, config: Quantize) -> tuple[LayerPrecision, str]:
     return wanted, f"assigned float by the recipe ({pattern!r})" if wanted == "float" else ""
 
 
-def _without_stray_pools(model: GraphModule, layers: list[Layer]) -> list[Layer]:
-    """Leave out pools whose input no int8 kernel makes: they would gain nothing from a Q there."""
+def _without_strays(model: GraphModule, layers: list[Layer]) -> list[Layer]:
+    """Leave out pools and concatenations where a Q would gain nothing: no int8 kernel makes what they read.
+
+    A max-pool, too, between one convolution and one reader: the graph's passes move the Q behind it to its front.
+    """
     nodes = {node.name: node for node in model.graph.nodes}
-    makers = (layer for layer in layers if layer.quantized and (layer.op == "conv" or len(layer.activations) > 1))
-    ends = {absorbed(nodes[layer.node]) for layer in makers if layer.op in ("conv", "add")}
-    return [layer for layer in layers if layer.op != "pool" or nodes[layer.node].args[0] in ends]
+    read = {source for layer in layers if layer.quantized for source in layer.sources(nodes[layer.node])}
+    ends: set[Node] = set()  # what int8 kernels make
+    kept = []
+    for layer in layers:
+        node = nodes[layer.node]
+        sources = tuple(node.args[0]) if layer.op == "concat" else node.args[:1]
+        if layer.op == "concat" and not (any(s in ends for s in sources) and _leads_to(node, read)):
+            continue
+        if layer.op == "pool" and sources[0] not in ends:
+            continue
+        if node.target in MAX_POOLS and not (_leads_to(node, read) and _branches(node)):
+            continue
+        kept.append(layer)
+        if layer.quantized and (layer.one_grid or layer.op in ("conv", "add")) and len(layer.sources(node)) != 0:
+            ends.add(absorbed(node) if layer.op != "concat" else node)
+    return kept
+
+
+def _branches(node: Node) -> bool:
+    """Whether a max-pool's input or output has several readers, or its input is itself only selected values."""
+    source = node.args[0]
+    return len(node.users) > 1 or (isinstance(source, Node) and (len(source.users) > 1 or source.target in _ONE_GRID))
+
+
+def _leads_to(node: Node, read: set[Node]) -> bool:
+    """Whether ``node`` or what a max-pool makes of it is quantized by a reader, and the graph returns none of it."""
+    if any(reader.op == "output" for reader in node.users):
+        return False
+    return node in read or any(reader.target in MAX_POOLS and _leads_to(reader, read) for reader in node.users)
 
 
 def _with_outputs(model: GraphModule, layers: list[Layer]) -> list[Layer]:
     """Mark the convolutions that nothing behind them quantizes."""
     nodes = {node.name: node for node in model.graph.nodes}
-    inputs = {(layer.node, nodes[layer.node].args[i]) for layer in layers for i in layer.activations}
+    inputs = {(layer.node, source) for layer in layers for source in layer.sources(nodes[layer.node])}
     marked = []
     for layer in layers:
         end = absorbed(nodes[layer.node])
@@ -162,8 +201,11 @@ def _with_outputs(model: GraphModule, layers: list[Layer]) -> list[Layer]:
 
 def _is_no_layer(node: Node, op: str, rules: QuantizationRules, constants: set[Node]) -> bool:
     """A pool where there is nothing to win; an addition of a number, a constant or an integer (no residual one)."""
+    if op == "concat":
+        sources: Any = node.args[0]
+        return op not in rules.quantized_ops or not all(_is_float(source) for source in sources)
     if op == "pool":
-        return op not in rules.quantized_ops or not is_spatial_pool(node)
+        return op not in rules.quantized_ops or not (node.target in MAX_POOLS or is_spatial_pool(node))
     if op != "add":
         return False
     operands = node.args[:2]
@@ -229,7 +271,7 @@ def _is_first_item(node: Node) -> bool:
 
 
 def _activations(node: Node, op: str, rules: QuantizationRules) -> tuple[int, ...]:
-    if op in _WEIGHTED or op == "pool":
+    if op in (*_WEIGHTED, "pool", "concat"):
         return (0,)
     if op == "matmul" or rules.residual_add == "both":
         return (0, 1)
@@ -248,6 +290,8 @@ def _why_int8(op: str, rules: QuantizationRules, activations: tuple[int, ...], b
         return f"{bits}-bit weights {grain}, 8-bit input"
     if op == "add" and len(activations) == 1:
         return "8-bit skip input"
+    if op == "concat":
+        return "8-bit inputs and output on one grid"
     return "8-bit input" if op == "pool" else "8-bit inputs"
 
 

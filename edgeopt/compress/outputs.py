@@ -15,18 +15,19 @@ from torch.fx import Node
 
 from edgeopt.compress.normalize import BATCH_NORMS
 
-__all__ = ["POOLS", "absorbed", "is_quantized_later", "is_spatial_pool"]
+__all__ = ["MAX_POOLS", "POOLS", "absorbed", "is_quantized_later", "is_spatial_pool"]
 
 A = torch.ops.aten
 POOLS = (
     *(A.mean.dim, A.avg_pool1d.default, A.avg_pool2d.default),
     *(A.adaptive_avg_pool1d.default, A.adaptive_avg_pool2d.default, A._adaptive_avg_pool2d.default),  # noqa: SLF001
 )
+MAX_POOLS = (A.max_pool1d.default, A.max_pool2d.default)
 _RELUS = (A.relu.default, A.relu_.default, A.relu6.default, A.relu6_.default)
 _CLIPS = (A.hardtanh.default, A.hardtanh_.default, A.clamp.default, A.clamp_.default)
 # Quantizing before them is the same as behind them: they select values, and the graph's passes move Q past them.
 _MOVES = (
-    *(A.max_pool1d.default, A.max_pool2d.default, A.flatten.using_ints, A.view.default, A.reshape.default),
+    *(*MAX_POOLS, A.flatten.using_ints, A.view.default, A.reshape.default),
     *(A.permute.default, A.transpose.int, A.squeeze.dim, A.squeeze.dims, A.unsqueeze.default, A.slice.Tensor),
     *(A.cat.default, A.constant_pad_nd.default, A.pad.default, A.clone.default, A.contiguous.default),
     *(A.dropout.default, A.alias.default),

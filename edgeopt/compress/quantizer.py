@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
 
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
@@ -42,7 +47,14 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             layer = self._layers.get(node.name)
             if layer is None:
                 continue
-            wanted: dict[Node, QuantizationSpec] = {node.args[i]: self._activation for i in layer.activations}
+            wanted: dict[Node, QuantizationSpec | SharedQuantizationSpec] = dict.fromkeys(
+                layer.sources(node), self._activation
+            )
+            if layer.one_grid:
+                first, *others = wanted
+                shared = SharedQuantizationSpec((first, node))
+                wanted.update(dict.fromkeys(others, shared))
+                _annotation(node).output_qspec = shared
             if layer.weighted:
                 # A transposed convolution's output channels are on axis 1, split by its groups: one scale for all.
                 per_channel = self._per_channel and layer.op != "conv_transpose"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +17,9 @@ from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
 from edgeopt.pipeline.context import RunContext
-from edgeopt.pipeline.engines import Built, build_witness
+from edgeopt.pipeline.engines import Built, build_engine, build_witness
 from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
+from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
 
@@ -93,7 +95,7 @@ def judge_candidates(
 ) -> Judged:
     """Run every engine on real samples; compare, evaluate, and time those that may stand for the target."""
     bench = _Bench(context=context, plan=plan, device=device, info=device.info(), samples=samples, data=data)
-    trials = [_try(bench, one) for one in built]
+    trials = [_settle(bench, one) for one in built]
     for trial in trials:
         _hold_against_others(bench, trial, trials)
     for trial in trials:
@@ -104,7 +106,48 @@ def judge_candidates(
     figures = _speed(bench, trials)
     candidates = tuple(_candidate(bench, trial, trials, figures, test) for trial in trials)
     outputs = {trial.built.planned.id: trial.outputs for trial in trials}
-    return Judged(candidates=candidates, built=tuple(built), outputs=outputs, info=bench.info)
+    return Judged(candidates=candidates, built=tuple(t.built for t in trials), outputs=outputs, info=bench.info)
+
+
+def _settle(bench: _Bench, built: Built) -> _Trial:
+    """Run a candidate; where it loses accuracy on its own runtime, write and run it in the target's further forms."""
+    planned = built.planned
+    if not planned.precision.startswith("int8") or not planned.rules.forms:
+        return _try(bench, built)
+    trials: dict[str, _Trial] = {}
+
+    def attempt(form: str) -> Attempt:
+        one = built
+        if form:
+            one = build_engine(bench.context, bench.plan, dataclasses.replace(planned, form=form), built.graph)
+        trial = trials[one.planned.dialect] = _try(bench, one)
+        return _attempt(bench, trial)
+
+    chosen, events = choose_form(attempt(""), planned.rules.forms, portable_db(built.graph.parity), attempt)
+    bench.context.note(list(events))
+    trial = trials[chosen.built.planned.dialect]
+    trial.built = chosen.built
+    return trial
+
+
+def _attempt(bench: _Bench, trial: _Trial) -> Attempt:
+    """A trial's distance from FP32."""
+    from edgeopt.graph.parity import compare
+
+    if trial.failure or not trial.outputs:
+        return Attempt(built=trial.built, sqnr_db=None, failure=trial.failure)
+    row = compare(
+        trial.built.graph.reference,
+        trial.outputs,
+        stage=trial.built.planned.id,
+        against="PyTorch FP32",
+        kind="int8",
+        limits=bench.plan.recipe.parity,
+        classification=bench.samples.classification,
+    )
+    level = next(figure.value for figure in row.figures if figure.name == "sqnr_db")
+    failure = "" if row.passed else f"outside of {row.tolerance}"
+    return Attempt(built=trial.built, sqnr_db=np.inf if level is None else level, failure=failure)
 
 
 def _try(bench: _Bench, built: Built) -> _Trial:

@@ -53,6 +53,7 @@ def build_engine(context: RunContext, plan: Plan, planned: PlannedCandidate, gra
         "version": planned.availability.version,
         "batch": plan.recipe.export.batch,
         "precision": planned.precision,
+        "dialect": planned.dialect,
     }
 
     def build(folder: Path) -> None:

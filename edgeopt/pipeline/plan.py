@@ -24,6 +24,7 @@ class PlannedCandidate:
         rules: The target's rules for its runtime.
         precision: ``fp32`` is the reference that every other candidate of the runtime is held against.
         availability: Of its runtime, on this machine.
+        form: One of the rules' further forms, where ``rules.dialect`` lost accuracy; empty for that dialect.
     """
 
     id: str
@@ -31,11 +32,12 @@ class PlannedCandidate:
     precision: Precision
     role: Literal["reference", "candidate"]
     availability: Availability
+    form: str = ""
 
     @property
     def dialect(self) -> str:
         """How its graph is written: the runtime's own dialect where there are Q/DQ, else ``float``."""
-        return self.rules.dialect if self.precision.startswith("int8") else "float"
+        return (self.form or self.rules.dialect) if self.precision.startswith("int8") else "float"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

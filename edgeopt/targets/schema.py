@@ -10,7 +10,7 @@ __all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "T
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
 """What an artifact computes in; ``int8-fp16``: int8 where layers are quantized, float16 in between."""
-OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool"]
+OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool", "concat"]
 
 
 class _Frozen(BaseModel):
@@ -44,6 +44,7 @@ class RuntimeRules(_Frozen):
     Attributes:
         name: The backend's registry name: ``onnxruntime``, ``openvino``, ``ort-mobile``, ``tensorrt``.
         dialect: The graph dialect that keeps this runtime's int8 kernels, e.g. ``ort-x86``.
+        forms: Further dialects, in order, for a model that loses accuracy on this runtime in ``dialect``.
         versions: The runtime's versions this file was written for, as a PEP 440 specifier.
         precisions: What this runtime runs to advantage on this target.
         opset_max: The newest ONNX opset that it reads.
@@ -52,6 +53,7 @@ class RuntimeRules(_Frozen):
 
     name: str
     dialect: str
+    forms: tuple[str, ...] = ()
     versions: str
     precisions: tuple[Precision, ...]
     opset_max: int

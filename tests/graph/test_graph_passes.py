@@ -16,7 +16,6 @@ from edgeopt.graph.passes.check_weights import CheckWeights
 from edgeopt.graph.passes.fold_weight_transpose import FoldWeightTranspose
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
-from edgeopt.graph.passes.pad_input_channels import PadInputChannels
 from edgeopt.graph.passes.quantize_bias import QuantizeBias
 from edgeopt.graph.passes.simplify import Simplify
 from edgeopt.graph.passes.tidy import Tidy
@@ -226,38 +225,3 @@ def test_tidying_removes_what_nothing_reads_and_names_every_node():
     run_passes(model, [Tidy()])
     assert [node.name for node in model.graph] == ["Mul:y"]
     assert list(model.graph.initializers) == ["b"]
-
-
-def first_convolution(channels, kernel, seed=0, group=1):
-    """x [2, channels, 9, 9] in uint8 with zero point 100 → a quantized convolution."""
-    rng = np.random.default_rng(seed)
-    weight = rng.integers(-127, 128, (8, channels // group, kernel, kernel)).astype(np.int8)
-    text = (
-        f"g (float[2, {channels}, 9, 9] x) => (float[2, 8, a, b] y) {{"
-        " q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
-        " dw = DequantizeLinear<axis: int = 0>(w, sw, zw)"
-        f" y = Conv<group: int = {group}, pads: ints = [1, 1, 1, 1]>(d, dw) }}"
-    )
-    constants = {
-        "s": np.array(0.02, np.float32),
-        "z": np.array(100, np.uint8),
-        "w": weight,
-        "sw": rng.uniform(0.001, 0.01, 8).astype(np.float32),
-        "zw": np.zeros(8, np.int8),
-    }
-    return build(text, constants)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_padding_a_convolutions_channels_to_four_changes_no_output(tmp_path, channels):
-    x = np.random.default_rng(1).normal(0, 2, (2, channels, 9, 9)).astype(np.float32)
-    plain = outputs(first_convolution(channels, 3), tmp_path / "a.onnx", x)["y"]
-    model = first_convolution(channels, 3)
-    assert run_passes(model, [PadInputChannels(), Tidy()])
-    assert [node.inputs[0].shape[1] for node in weight_nodes(model.graph)] == [4]
-    np.testing.assert_array_equal(outputs(model, tmp_path / "b.onnx", x)["y"], plain)
-
-
-@pytest.mark.parametrize(("channels", "kernel", "group"), [(4, 3, 1), (3, 5, 1), (2, 3, 2)])
-def test_channels_that_are_enough_large_kernels_and_groups_are_not_padded(channels, kernel, group):
-    assert not run_passes(first_convolution(channels, kernel, group=group), [PadInputChannels()])

@@ -53,7 +53,7 @@ def test_the_shipped_targets_are_these_sorted_by_name():
 def test_each_file_is_named_after_its_target_and_cites_its_facts(path):
     target = read_target(path)
     assert target.name == path.stem
-    assert {rules.dialect for rules in target.runtimes} <= DIALECTS
+    assert {form for rules in target.runtimes for form in (rules.dialect, *rules.forms)} <= DIALECTS
     assert all(len(source.fact) > 20 and len(source.source) > 10 for source in target.sources)
     assert not any(re.search(r"(^|\s)/\w|https?:", source.source) for source in target.sources)
 

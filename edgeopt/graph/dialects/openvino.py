@@ -1,4 +1,4 @@
-"""OpenVINO on CPUs: uint8 activations, a zero point of its own for every weight."""
+"""OpenVINO on CPUs: uint8 activations, a zero point of its own for every weight, no grid that splits a kernel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import onnx_ir as ir
 from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid
 from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.drop_output_points import DropOutputPoints
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 
 __all__ = ["DIALECT", "OpenVino"]
@@ -18,9 +19,10 @@ class OpenVino:
     name = "openvino"
 
     def rewrite(self, model: ir.Model) -> Rewrite:
-        """Write every activation as uint8."""
+        """Write every activation as uint8, without the grids that part a convolution from its activation function."""
+        dropped = run_passes(model, [DropOutputPoints()])
         run_passes(model, [OwnZeroPoints()])
-        return Rewrite(same_points=regrid(model, "uint8"), events=tuple(left_alone(model)))
+        return Rewrite(same_points=regrid(model, "uint8") and not dropped, events=tuple(left_alone(model)))
 
 
 DIALECT = OpenVino()

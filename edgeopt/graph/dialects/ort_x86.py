@@ -10,12 +10,13 @@ import onnx_ir as ir
 
 from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid, unquantized_outputs
+from edgeopt.graph.passes.average_as_conv import AverageAsConv
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
-from edgeopt.graph.passes.pad_input_channels import PadInputChannels
 from edgeopt.graph.passes.quantize_bias import QuantizeBias
+from edgeopt.graph.passes.widen_input import WidenInput
 
 __all__ = ["DIALECT", "OrtX86"]
 
@@ -31,7 +32,7 @@ class OrtX86:
         same = regrid(model, "uint8")
         same = not run_passes(model, [QuantizeBias()]) and same
         left = left_alone(model)  # before Pad comes to read integers
-        run_passes(model, [HoistQuantize(), OwnZeroPoints(), PadInputChannels()])
+        run_passes(model, [HoistQuantize(), AverageAsConv(), WidenInput(), OwnZeroPoints()])
         return Rewrite(same_points=same, events=(*left, *unquantized_outputs(model, "ONNX Runtime")))
 
 

@@ -16,6 +16,7 @@ DIALECTS: Registry[Dialect] = Registry(
     "dialect",
     {
         "float": "edgeopt.graph.dialects.float:DIALECT",
+        "neutral": "edgeopt.graph.dialects.neutral:DIALECT",
         "openvino": "edgeopt.graph.dialects.openvino:DIALECT",
         "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
