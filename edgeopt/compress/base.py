@@ -14,7 +14,9 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import LayerPrecision, Recipe
 from edgeopt.targets.schema import Target
 
-__all__ = ["LayerDecision", "Step", "StepContext", "StepResult"]
+__all__ = ["CUT_SHORT", "LayerDecision", "Step", "StepContext", "StepResult"]
+
+CUT_SHORT = "the time limit of the whole run"  # why a training ended that a later run is to go on with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

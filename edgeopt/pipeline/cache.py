@@ -21,8 +21,9 @@ import platformdirs
 from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.fingerprint import hash_file, hash_json
 
-__all__ = ["CacheEntry", "Outcome", "StageCache", "default_cache_root", "source_hash"]
+__all__ = ["CUT_SHORT", "CacheEntry", "Outcome", "StageCache", "default_cache_root", "source_hash"]
 
+CUT_SHORT = "cut-short"  # a stage that leaves a file of this name is good for this run only: the next makes it anew
 _RECORD = "stage.json"
 _WORKSPACES = "unfinished"  # what killed runs left to go on from
 _LITTLE = 16 * 1024  # bytes; a disk with less is full
@@ -92,7 +93,7 @@ class StageCache:
                 fix="Set EDGEOPT_CACHE_DIR to a folder you own, or pass --no-cache.",
             ) from error
         with lock:
-            cached = (final / _RECORD).is_file()
+            cached = (final / _RECORD).is_file() and not (final / CUT_SHORT).exists()
             if not cached:
                 self._make(final, inputs, build)
             os.utime(final)

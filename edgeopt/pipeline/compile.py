@@ -12,7 +12,6 @@ from typing import Any
 
 from edgeopt.bundle.load import Bundle
 from edgeopt.bundle.write import check_destination
-from edgeopt.compress.training_steps import demand_trainable
 from edgeopt.core.events import Event, ProgressListener, ignore_progress
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Dataset
@@ -27,7 +26,7 @@ from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import build_engine
 from edgeopt.pipeline.graphs import Loaded
 from edgeopt.pipeline.ladder import climb
-from edgeopt.pipeline.ladder_plan import make_ladder_plan
+from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
 from edgeopt.pipeline.run import Run, make_graphs
@@ -36,7 +35,6 @@ from edgeopt.pipeline.ship import ship
 from edgeopt.recipes.check import check, default_recipe_name
 from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import load_recipe
-from edgeopt.recipes.schema import Finetune, Qat
 from edgeopt.targets.host import detect_host, stands_for
 from edgeopt.targets.load import find_target
 
@@ -142,15 +140,12 @@ def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[R
             seed=options.seed,
             listener=progress,
             deadline=deadline,
-            max_minutes=options.max_minutes,
         )
         loaded = _load(context, options)
         data = None
         if options.data is not None:
             data = _read_data(context, options, loaded)
-        for config in plan.recipe.steps:
-            if isinstance(config, Qat | Finetune):
-                demand_trainable(config, data)
+        plan = with_data(plan, data)
         context.note([Event(kind="fallback", stage="plan", message=line) for line in plan.left_out])
         yield Run(context=context, options=options, plan=plan, loaded=loaded, data=data, device=device, started=started)
     finally:

@@ -31,7 +31,6 @@ class RunContext:
         events: What the report's reader must know.
         parity: One row per comparison so far.
         deadline: When steps that can end early are to do so, seconds of ``time.monotonic``; None: never.
-        max_minutes: What the user gave the whole run. What ended early for it is no result of a run without it.
     """
 
     cache: StageCache
@@ -42,7 +41,6 @@ class RunContext:
     events: list[Event] = field(default_factory=list)
     parity: list[ParityRow] = field(default_factory=list)
     deadline: float | None = None
-    max_minutes: float | None = None
     _running: str = ""
 
     def stage(self, kind: str, label: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection, TrialRow
+from edgeopt.compress.base import CUT_SHORT as ENDED_EARLY
 from edgeopt.core.errors import GraphError, ModelError
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
@@ -23,6 +24,7 @@ from edgeopt.data.contract import Dataset
 from edgeopt.model.store import load_program
 from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline import records
+from edgeopt.pipeline.cache import CUT_SHORT
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.host import run_onnx
 from edgeopt.pipeline.plan import Plan
@@ -95,7 +97,6 @@ def int8_graph(
         "steps": [{step_name(config): config.model_dump(mode="json")} for config in steps],
         "train": data.splits["train"].fingerprint if trains else None,
         "tune": data.splits["tune"].fingerprint if "tune" in data.splits else None,
-        "max_minutes": context.max_minutes if trains else None,
         "rules": plan.target.quantization.model_dump(mode="json") if plan.target.quantization else None,
         "calibration": data.splits["calibration"].fingerprint,
         "export": plan.recipe.export.model_dump(mode="json"),
@@ -110,10 +111,13 @@ def int8_graph(
 
     def build(folder: Path) -> None:
         _export_int8(folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace)
+        trained = records.read(folder / "training.json", list[TrainingSection])
+        if any(section.ended == ENDED_EARLY for section in trained):
+            (folder / CUT_SHORT).touch()
 
     label = f"{'train and ' if trains else ''}quantize to int8{plan.mark}"
     graph = _read(context.stage("quantize", label, key, build), context)
-    if workspace is not None:
+    if workspace is not None and all(section.ended != ENDED_EARLY for section in graph.training):
         shutil.rmtree(workspace, ignore_errors=True)
     return graph
 

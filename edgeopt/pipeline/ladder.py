@@ -10,7 +10,7 @@ from typing import Literal
 
 from edgeopt.bundle.document import Candidate, LadderSection, RungRow
 from edgeopt.bundle.load import Bundle
-from edgeopt.core.errors import EdgeOptError, GraphError
+from edgeopt.core.errors import DataError, EdgeOptError, GraphError
 from edgeopt.core.events import Event, Progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.gate.rungs import judge_rung
@@ -114,9 +114,12 @@ def _step_on(state: _Climb, rung: PlannedRung) -> None:
             if all(row.name != rung.name for row in state.rows):
                 state.rows.append(_row(state, rung.name, "interrupted", why, begun=begun))
         except EdgeOptError as error:
+            if isinstance(error, DataError) and state.judged is None:
+                raise  # the same data would fail every rung
             state.errors.append(error)
+            # Not told as it happens: where every rung fails, the first error is the run's, and is said once.
             event = Event(kind="warning", stage=rung.name, message=f"The rung failed: {error}")
-            state.run.context.note([event])
+            state.run.context.events.append(event)
             state.rows.append(_row(state, rung.name, "failed", str(error), begun=begun))
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from edgeopt.core.errors import BackendError
+from edgeopt.compress.training_steps import demand_trainable
+from edgeopt.core.errors import BackendError, EdgeOptError
+from edgeopt.data.contract import Dataset
 from edgeopt.pipeline.plan import Plan, PlannedRung, make_plan
 from edgeopt.recipes.check import precision_of
 from edgeopt.recipes.ladder import Rung
-from edgeopt.recipes.schema import Recipe
+from edgeopt.recipes.schema import Finetune, Qat, Recipe
 from edgeopt.targets.schema import Precision, Target
 
-__all__ = ["make_ladder_plan"]
+__all__ = ["make_ladder_plan", "with_data"]
 
 
 def make_ladder_plan(
@@ -64,3 +67,35 @@ def make_ladder_plan(
         left_out=tuple(dict.fromkeys(line for plan in plans for line in plan.left_out)),
         rungs=tuple(planned),
     )
+
+
+def with_data(plan: Plan, data: Dataset | None) -> Plan:
+    """Refuse a training that this data does not allow; of a ladder, skip the rung.
+
+    Raises:
+        EdgeOptError: The recipe cannot be carried out, or no rung is left, and why.
+    """
+    if not plan.rungs:
+        _demand(plan.recipe, data)
+        return plan
+    rungs: list[PlannedRung] = []
+    errors: list[EdgeOptError] = []
+    for rung in plan.rungs:
+        try:
+            if rung.plan is not None:
+                _demand(rung.plan.recipe, data)
+        except EdgeOptError as error:
+            errors.append(error)
+            rungs.append(PlannedRung(name=rung.name, plan=None, skip=f"{error.what} {error.fix or ''}".rstrip(". ")))
+        else:
+            rungs.append(rung)
+    if errors and all(rung.plan is None for rung in rungs):
+        raise errors[0]
+    kept = {one.id for rung in rungs if rung.plan is not None for one in rung.plan.candidates}
+    return replace(plan, rungs=tuple(rungs), candidates=tuple(one for one in plan.candidates if one.id in kept))
+
+
+def _demand(recipe: Recipe, data: Dataset | None) -> None:
+    for config in recipe.steps:
+        if isinstance(config, Qat | Finetune):
+            demand_trainable(config, data)

@@ -219,7 +219,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
 def test_dry_run_reads_well(mlp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _compile(mlp, tmp_path / "x", "jetson", "--dry-run") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for answer in ("NVIDIA Jetson Orin Nano", "int8-ptq", "drop_pp 1", "on its device", "6. judge"):
+    for answer in ("NVIDIA Jetson Orin Nano", "int8-ptq", "drop_pp 1", "on its device", "7. judge"):
         assert answer in text, answer
     assert str(tmp_path / "x").replace(" ", "") in text.replace(" ", "")
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgeopt.core.errors import EdgeOptError
-from edgeopt.pipeline.cache import StageCache
+from edgeopt.pipeline.cache import CUT_SHORT, StageCache
 
 
 def _write(text: str):
@@ -116,3 +116,16 @@ def test_clear_frees_what_entries_hold(tmp_path: Path) -> None:
     assert cache.clear(older_than_s=3600) == 0
     assert cache.clear() >= 1000
     assert list(cache.entries()) == []
+
+
+def test_a_stage_that_the_time_limit_cut_short_is_made_again_by_the_next_run(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path)
+
+    def cut(folder: Path) -> None:
+        (folder / CUT_SHORT).touch()
+
+    assert not cache.stage("quantize", {"model": "a"}, cut).cached
+    assert not cache.stage("quantize", {"model": "a"}, _write("whole")).cached
+    whole = cache.stage("quantize", {"model": "a"}, _write("never"))
+    assert whole.cached
+    assert (whole.directory / "result.txt").read_text() == "whole"

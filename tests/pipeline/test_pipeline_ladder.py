@@ -8,7 +8,7 @@ import torch
 
 import edgeopt
 from edgeopt.bundle.load import load_bundle
-from edgeopt.core.errors import EdgeOptError, GraphError
+from edgeopt.core.errors import DataError, EdgeOptError, GraphError
 from edgeopt.core.events import ignore_progress
 from edgeopt.pipeline import ladder
 from edgeopt.pipeline.compile import dry_run
@@ -49,7 +49,7 @@ def work(tmp_path_factory) -> Path:
 
 
 def recipe(work, *rungs):
-    names = [name if name == "fp16" else str(work / f"{name}.yaml") for name in rungs]
+    names = [name if name in ("fp16", "int8-qat") else str(work / f"{name}.yaml") for name in rungs]
     path = work / f"ladder-{'-'.join(rungs)}.yaml"
     path.write_text(
         f"schema_version: 1\nname: ladder\nsteps: []\nladder: {names}\nlimits: {{drop_pp: 50, latency_ratio: 1.0}}\n"
@@ -91,6 +91,7 @@ def test_it_stops_at_the_first_rung_that_meets_the_limits(work, tmp_path):
     assert len([s for s in bundle.report.stages if s.name == "write the bundle"]) == 1
 
 
+@pytest.mark.long
 def test_the_bundle_holds_the_recipe_that_made_what_is_shipped(work, tmp_path):
     bundle = climbed(work, tmp_path, ("fp16", "r1"), ["objective=size"])
     inside = load_recipe(bundle.directory / "recipe.yaml")
@@ -105,6 +106,7 @@ def test_float16_that_meets_the_limits_does_not_end_the_climb_before_int8(work, 
     assert statuses(bundle) == {"fp16": "met", "r1": "met", "r2": "not_needed"}
 
 
+@pytest.mark.long
 def test_at_the_top_every_rung_has_its_figures_and_ids_are_unique(work, tmp_path):
     bundle = climbed(work, tmp_path, ("r1", "r2", "r3"), [NEVER])
     report = bundle.report
@@ -153,6 +155,13 @@ def test_where_every_rung_fails_the_first_error_is_the_runs(work, tmp_path, monk
     with pytest.raises(GraphError, match="The stage broke"):
         climbed(work, tmp_path, ("r1",))
     assert not (tmp_path / "bundle").exists()
+
+
+def test_bad_data_ends_the_first_rung_and_the_run(work, tmp_path, monkeypatch):
+    fail_on(monkeypatch, "r1", DataError("The calibration data is constant."))
+    fail_on(monkeypatch, "r2", AssertionError("no second rung is tried"))
+    with pytest.raises(DataError, match="constant"):
+        climbed(work, tmp_path, ("r1", "r2"))
 
 
 def test_a_rung_whose_engines_differ_from_pytorch_has_failed_and_is_not_shipped(work, tmp_path):
@@ -239,6 +248,16 @@ def test_the_dry_run_shows_the_ladder_and_what_would_be_skipped(work, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_training_split_the_rung_that_trains_is_skipped_and_says_what_is_missing(work, tmp_path):
+    plan = dry_run(CompileOptions(**options(work, tmp_path, ("r1", "int8-qat"))), ignore_progress)
+    assert [bool(rung.skip) for rung in plan.rungs] == [False, True]
+    assert "needs a train split to train on, and there is none" in plan.rungs[1].skip
+    assert all("int8-qat" not in candidate.id for candidate in plan.candidates)
+    with pytest.raises(EdgeOptError, match="needs a train split"):
+        dry_run(CompileOptions(**options(work, tmp_path, ("int8-qat",))), ignore_progress)
+
+
+@pytest.mark.long
 def test_a_second_run_is_the_same_from_the_cache(work, tmp_path):
     first = climbed(work, tmp_path, ("r1", "r2"), [NEVER])
     second = climbed(work, tmp_path, ("r1", "r2"), [NEVER])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from edgeopt.compress.base import CUT_SHORT
 from edgeopt.compress.observers import NonFiniteError
 from edgeopt.compress.score import Judge, Score
 from edgeopt.compress.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -163,7 +164,7 @@ class Run:
         if limit is not None and spent > 60 * limit:
             return f"the time limit, {limit:g} minutes"
         over = self.job.deadline is not None and time.monotonic() > self.job.deadline
-        return "the time limit of the whole run" if self.fabric.broadcast(over) else ""
+        return CUT_SHORT if self.fabric.broadcast(over) else ""
 
     def _save(self, state: Checkpoint) -> None:
         self.saved = time.perf_counter()
