@@ -124,7 +124,7 @@ def _settle(bench: _Bench, built: Built) -> _Trial:
         return _attempt(bench, trial)
 
     chosen, events = choose_form(attempt(""), planned.rules.forms, portable_db(built.graph.parity), attempt)
-    bench.context.note(list(events))
+    bench.context.note([event for event in events if event not in bench.context.events])  # of earlier rungs too
     trial = trials[chosen.built.planned.dialect]
     trial.built = chosen.built
     return trial

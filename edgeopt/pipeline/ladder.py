@@ -148,7 +148,7 @@ def _try(state: _Climb, name: str, plan: Plan, begun: float) -> None:
     # All in one run, interleaved: what is compared was measured at the same time.
     everything = [*state.built, *built]
     judged = judge_candidates(run.context, plan, run.device, everything, samples=state.samples, data=run.data)
-    state.built, state.judged = everything, _in_order(judged, run.plan)
+    state.built, state.judged = list(judged.built), _in_order(judged, run.plan)
     ids = [one.planned.id for one in built]
     state.recipes |= dict.fromkeys(ids, plan.recipe)
     outcome = judge_rung([c for c in judged.candidates if c.id in ids], limits, objective)
