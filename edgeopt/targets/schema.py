@@ -67,7 +67,8 @@ class QuantizationRules(_Frozen):
         weight_bits: 8; 7 where the CPU's u8×s8 pair sums saturate (x86 without VNNI).
         per_channel_weights: One scale per output channel (axis 0).
         quantized_ops: Ops whose inputs are quantized; every other op stays in float. ``pool`` is a spatial average of
-            what an int8 convolution (or addition) makes.
+            what an int8 convolution (or addition) makes, or a max-pool where branches meet. ``concat``: all its inputs
+            and its output on one grid.
         quantize_conv_outputs: Whether a quantized convolution's output is quantized even where no reader asks for it
             (an activation that the runtime does not absorb, a resize), because the runtime would else run it in float.
         residual_add: Which inputs of a residual Add are quantized: ``none``; ``skip`` (the one that is not

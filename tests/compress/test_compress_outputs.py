@@ -167,3 +167,41 @@ def test_a_dead_channels_live_bias_is_still_int32_on_a_dialects_finer_grid(tmp_p
     makers = {node.output[0]: node for node in written.node}
     convolutions = [node for node in written.node if node.op_type == "Conv"]
     assert [makers[node.input[2]].op_type for node in convolutions] == ["DequantizeLinear"] * 2
+
+
+class Branches(nn.Module):
+    """Two branches that meet; one of them has a second reader."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv2d(i, 8, 3, padding=1) for i in (3, 3, 16, 8))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        a, b = self.a(x).relu(), 4 * self.b(x).relu()
+        both = self.c(f.max_pool2d(torch.cat([a, b], 1), 2))
+        return self.fc((both + f.max_pool2d(self.d(a), 2)).relu().mean((2, 3)))
+
+
+def branches(**rules):
+    model = export(seeded(Branches, SHAPE), SHAPE, name="net")
+    data = make_context(dataset(samples(64, SHAPE)), make_target(**rules))
+    return model, STEPS["quantize"].run(model, make_config(), data)
+
+
+def test_what_meets_in_a_concatenation_lies_on_one_grid():
+    rules = {**ORT, "quantized_ops": (*ORT["quantized_ops"], "concat")}
+    model, result = branches(**rules)
+    assert [d.precision for d in result.decisions if d.op == "concat"] == ["int8"]
+    nodes = list(result.model.program.graph.nodes)
+    (cat,) = [node for node in nodes if "cat.default" in str(node.target)]
+    (reader,) = [node for node in cat.users if "quantize" in str(node.target)]
+    scales = [source.args[1] for source in (*cat.args[0], reader)]
+    assert len(set(map(float, scales))) == 1
+    x = samples(64, SHAPE, seed=2)
+    assert sqnr_db(run(model.program, x), run(result.model.program, x)) > 25
+
+
+def test_a_target_without_concatenation_leaves_it_in_float():
+    _, result = branches(**ORT)
+    assert not [decision for decision in result.decisions if decision.op == "concat"]

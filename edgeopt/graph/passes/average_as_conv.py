@@ -55,9 +55,9 @@ def _is_quantized(node: ir.Node) -> bool:
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
     value = node.inputs[0]
-    channels = value.shape[1] if value is not None and value.shape is not None and len(value.shape) > 2 else None
+    channels = _channels(value)
     kernel = tuple(node.attributes.get_ints("kernel_shape", ()) or ())
-    if not isinstance(channels, int) or channels < 2 or len(kernel) not in (1, 2) or math.prod(kernel) > _WINDOW_MAX:
+    if channels is None or channels < 2 or len(kernel) not in (1, 2) or math.prod(kernel) > _WINDOW_MAX:
         return False
     name = node.outputs[0].name
     ones = add_initializer(graph, f"{name}_ones", np.ones((channels, 1, *kernel), np.int8))
@@ -77,3 +77,16 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
     graph.remove(node, safe=True)
     result.name = name
     return True
+
+
+def _channels(value: ir.Value | None) -> int | None:
+    """The second dimension of ``value``, or of what was quantized to make it where its own shape is not recorded."""
+    while value is not None:
+        if value.shape is not None and len(value.shape) > 2:
+            channels = value.shape[1]
+            return channels if isinstance(channels, int) else None
+        producer = value.producer()
+        if producer is None or producer.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return None
+        value = producer.inputs[0]
+    return None
