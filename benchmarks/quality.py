@@ -32,7 +32,7 @@ BLOCK = 20  # inferences per turn
 HEAD = (
     "net",
     "recipe",
-    "runtime",
+    "engine",
     "FP32 top-1",
     "drop, pp",
     "agreement, %",
@@ -104,13 +104,17 @@ def main() -> int:
 
 
 def rows_of(net: Net, recipe: str, report: Report) -> Iterator[Row]:
-    """One row per runtime, or one that says why the engine may not be used."""
+    """One row per runtime, or one that says why the engine may not be used; of a ladder, what it ships."""
     candidates = [c for c in report.candidates if c.role == "candidate"]
+    if report.ladder is not None:
+        candidates = [report.shipped]
     measured = [c for c in candidates if c.status == "measured"]
     fastest = min(measured, key=lambda c: value(c, "latency_p50_ms") or float("inf"), default=None)
     limits = wanted(net.name, recipe)
     for candidate in candidates:
-        names = (net.name, recipe, f"{candidate.runtime} {candidate.runtime_version}")
+        form = "" if candidate.dialect == "float" else f", {candidate.dialect}"
+        engine = f"{candidate.runtime} {candidate.runtime_version}{form}"
+        names = (net.name, recipe if report.ladder is None else f"{recipe}: {candidate.id}", engine)
         if candidate.status != "measured":
             yield Row(names=names, cells=(Cell(text=f"{candidate.status}: {candidate.reason}", holds=False),))
             continue
@@ -172,6 +176,8 @@ def raw_of(net: Net, recipe: str, report: Report, minutes: float) -> dict[str, A
         "wanted": dataclasses.asdict(wanted(net.name, recipe)),
         "verdict": report.verdict.model_dump(mode="json"),
         "stages": [stage.model_dump(mode="json") for stage in report.stages],
+        "trials": [trial.model_dump(mode="json") for trial in report.trials],
+        "ladder": None if report.ladder is None else report.ladder.model_dump(mode="json"),
         "candidates": [candidate.model_dump(mode="json", exclude={"classes"}) for candidate in report.candidates],
     }
 

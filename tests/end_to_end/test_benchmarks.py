@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample_report import build_sample_report
 
 from edgeopt.core.measurement import Interval, Measurement, not_measured
 
@@ -110,6 +111,20 @@ def test_a_figure_is_judged_by_itself_and_its_interval_shown(script, measured, a
     cell = script("quality.py").judged(measured, limit, at_most=at_most, digits=2)
     assert cell.text.endswith(verdict)
     assert cell.holds is holds
+
+
+def test_the_table_has_a_row_per_engine_with_the_reports_figures(script):
+    quality, net = script("quality.py"), script("zoo_folder.py").Net(name="resnet20", model=Path(), data=Path())
+    report = build_sample_report()
+    rows = list(quality.rows_of(net, "int8-ptq", report))
+    candidates = [c for c in report.candidates if c.role == "candidate"]
+    assert [row.names[2] for row in rows] == [f"{c.runtime} {c.runtime_version}, {c.dialect}" for c in candidates]
+    for row, candidate in zip(rows, candidates, strict=True):
+        if candidate.status == "measured":
+            assert f"{candidate.figure('drop_pp').value:.2f}" in row.cells[1].text
+            assert "≤ 0.3" in row.cells[1].text
+        else:
+            assert candidate.reason in row.cells[0].text
 
 
 @pytest.mark.parametrize(
