@@ -241,6 +241,7 @@ def _export_int8(
         classification=samples.classification,
     )
     layers = _layers(base, path, named, result.decisions)
+    records.write(folder / "nodes.json", dict[str, str | None], {one.name: one.node for one in result.decisions})
     _demand(in_torch, lambda: _worst(layers))
     _demand(on_graph, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
     _demand(same, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
