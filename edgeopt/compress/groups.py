@@ -19,7 +19,12 @@ __all__ = ["Group", "find_groups"]
 
 A = torch.ops.aten
 _BATCH = 2  # stands for every symbolic size, and is divided out
-_WALLS = (A.layer_norm.default, A.add.Tensor, A.add_.Tensor, *BATCH_NORMS)  # an attention's q, k and v do not cross them
+_WALLS = (
+    A.layer_norm.default,
+    A.add.Tensor,
+    A.add_.Tensor,
+    *BATCH_NORMS,
+)  # an attention's q, k and v do not cross them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,7 @@ def _ties(
         if layer.op in ("add", "pool"):
             for source in node.args[:2]:
                 maker = _maker(source, ends, by_node)
-                if maker is not None and maker.op != "add" or (maker is not None and layer.op == "pool"):
+                if (maker is not None and maker.op != "add") or (maker is not None and layer.op == "pool"):
                     yield layer, maker
         if layer.op == "matmul":
             for source in node.args[:2]:
@@ -100,7 +105,13 @@ def _maker(source: Any, ends: dict[Node, Layer], by_node: dict[Node, Layer]) -> 
         found = ends.get(source) or by_node.get(source)
         if found is not None or source.op != "call_function" or len(source.all_input_nodes) == 0:
             return found
-        if source.target not in (*BATCH_NORMS, A.relu.default, A.relu_.default, A.hardtanh.default, A.hardtanh_.default):
+        if source.target not in (
+            *BATCH_NORMS,
+            A.relu.default,
+            A.relu_.default,
+            A.hardtanh.default,
+            A.hardtanh_.default,
+        ):
             return None
         source = source.args[0]
     return None

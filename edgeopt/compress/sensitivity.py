@@ -87,9 +87,7 @@ class Trials:
 
     def assignment(self, chosen: Mapping[str, LayerPrecision]) -> dict[str, LayerPrecision]:
         """Group → precision as layer → precision, for ``Quantize.assign``; a group that is not named is float."""
-        return {
-            glob.escape(layer): chosen.get(group.name, "float") for group in self.groups for layer in group.layers
-        }
+        return {glob.escape(layer): chosen.get(group.name, "float") for group in self.groups for layer in group.layers}
 
     def score(self, chosen: Mapping[str, LayerPrecision]) -> Score:
         """The model with these groups quantized and every other one in float. Found again where asked twice."""
@@ -102,9 +100,7 @@ class Trials:
             self._scores[key] = self.judge.score(self._run(layers))
         return self._scores[key]
 
-    def measure(
-        self, precisions: Sequence[LayerPrecision], *, complement: bool = False
-    ) -> Iterator[Sensitivity]:
+    def measure(self, precisions: Sequence[LayerPrecision], *, complement: bool = False) -> Iterator[Sensitivity]:
         """Each group alone in each precision; with ``complement`` also everything but the group."""
         total, done = len(self.groups) * len(precisions), 0
         for precision in precisions:
@@ -139,7 +135,9 @@ class _FakeQuantized(Interpreter):
         self._layers, self._weights = layers, weights
         self._observers = dict(model.named_modules(remove_duplicate=False))
         self._outputs = {
-            absorbed(node).name for node in model.graph.nodes if (l := layers.get(node.name)) and l.quantize_output
+            absorbed(node).name
+            for node in model.graph.nodes
+            if node.name in layers and layers[node.name].quantize_output
         }
 
     def run_node(self, n: Node) -> Any:

@@ -109,4 +109,4 @@ def _dequantized(node: ir.Node) -> np.ndarray:
         shape = [-1 if i == axis % values.ndim else 1 for i in range(values.ndim)]
         scale, zero = scale.reshape(shape), None if zero is None else zero.reshape(shape)
     shifted = values.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
-    return (shifted * scale).astype(np.float32)
+    return np.asarray(shifted * scale, np.float32)
