@@ -54,10 +54,9 @@ def measure_groups(
     of ``config.max_minutes``. The others get their share of what the timed ones gain per MAC.
     """
     largest = sorted((group for group in groups if group.macs), key=lambda group: -group.macs)[: config.latency_groups]
-    runtimes = [one for one in plan.candidates if one.role == "candidate" and one.precision == "int8"]
     deadline = time.monotonic() + 60 * config.max_minutes / 2
     found = []
-    for planned in runtimes:
+    for planned in _runtimes(plan):
         variants = {_ALL: int8}
         for group in largest:
             if time.monotonic() < deadline:
@@ -80,12 +79,16 @@ def time_assignments(
     floats: Mapping[str, Sequence[Group]],
 ) -> dict[str, Measurement]:
     """p50 over FP32's of whole assignments, by label; ``floats``: the groups that each has in float."""
-    planned = next(one for one in plan.candidates if one.id == f"{runtime}-int8")
+    planned = next(one for one in _runtimes(plan) if one.rules.name == runtime)
     variants = {
         label: _variant(run.context, int8, _nodes(int8, chosen)) if chosen else int8 for label, chosen in floats.items()
     }
     figures = _figures(run, plan, planned, samples, config, fp32=fp32, variants=variants, against=_FLOAT)
     return {label: figures[label] for label in floats if label in figures}
+
+
+def _runtimes(plan: Plan) -> list[PlannedCandidate]:
+    return [one for one in plan.candidates if one.role == "candidate" and one.precision == "int8"]
 
 
 def _time(

@@ -6,13 +6,13 @@ import math
 
 from markupsafe import Markup
 
-from edgeopt.bundle.document import FrontRow, GroupRow, MixedSection
+from edgeopt.bundle.document import FrontRow, GroupRow, MixedSection, Report
 from edgeopt.core.measurement import Measurement
 from edgeopt.report.format import figure, plain
 from edgeopt.report.plots import Plot
 from edgeopt.report.svg import Scale, element, join, text, ticks
 
-__all__ = ["front_plot", "front_table", "page", "sensitivity_plot", "table"]
+__all__ = ["front_plot", "front_table", "mixed_plots", "page", "sensitivity_plot", "table"]
 
 _WIDTH, _LEFT, _ROW = 560, 190, 22
 _MOST = 24
@@ -76,6 +76,11 @@ def front_table(section: MixedSection) -> tuple[tuple[str, ...], list[tuple[str,
             )
         )
     return heads, rows
+
+
+def mixed_plots(report: Report) -> tuple[Plot, ...]:
+    """Both plots of every search in a report."""
+    return tuple(plot(section) for section in report.mixed for plot in (sensitivity_plot, front_plot))
 
 
 def sensitivity_plot(section: MixedSection) -> Plot:
