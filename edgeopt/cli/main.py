@@ -15,6 +15,7 @@ COMMANDS = {
     "verify": ("edgeopt.cli.bundle:verify", "Check a bundle's hashes and re-run its reference inputs."),
     "bench": ("edgeopt.cli.bench:bench", "Measure a bundle's latency, throughput and memory again."),
     "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
+    "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),

@@ -27,6 +27,7 @@ from edgeopt.pipeline.engines import build_engine
 from edgeopt.pipeline.graphs import Loaded
 from edgeopt.pipeline.ladder import climb
 from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
+from edgeopt.pipeline.mixed import resolve_mixed
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
 from edgeopt.pipeline.run import Run, make_graphs
@@ -38,7 +39,7 @@ from edgeopt.recipes.load import load_recipe
 from edgeopt.targets.host import detect_host, stands_for
 from edgeopt.targets.load import find_target
 
-__all__ = ["compile", "compile_model", "dry_run"]
+__all__ = ["compile", "compile_model", "dry_run", "prepared"]
 
 _FOR_STEPS = 0.8  # of the time limit: a training that ends then leaves time to build and measure what it made
 
@@ -104,11 +105,12 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
 
 def compile_model(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Bundle:
     """``compile``, with its arguments in one value."""
-    with _prepared(options, progress) as run:
+    with prepared(options, progress) as run:
         data, context, plan = run.data, run.context, run.plan
         samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
         if plan.rungs:
             return climb(run, samples)
+        plan = resolve_mixed(run, plan, samples)
         graphs = make_graphs(run, plan, samples)
         built = [build_engine(context, plan, planned, graphs[planned.precision]) for planned in plan.candidates]
         judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
@@ -117,17 +119,18 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
 
 def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:
     """Check model, data, target and recipe; decide what would be done; do none of it."""
-    with _prepared(options, progress) as run:
+    with prepared(options, progress) as run:
         return run.plan
 
 
 @contextmanager
-def _prepared(options: CompileOptions, progress: ProgressListener) -> Iterator[Run]:
-    """Check everything that can be checked before work starts."""
+def prepared(options: CompileOptions, progress: ProgressListener, *, writes: bool = True) -> Iterator[Run]:
+    """Check everything that can be checked before work starts; ``writes``: whether the run ends in a bundle."""
     started = time.monotonic()
     plan = _plan(options)
     name = Path(options.model).stem if isinstance(options.model, (str, Path)) else type(options.model).__name__
-    check_destination(options.destination(name, plan.target.name))
+    if writes:
+        check_destination(options.destination(name, plan.target.name))
     if options.data is not None:
         check_data(options.data)
     device = open_device(options.device)

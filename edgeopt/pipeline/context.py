@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt.bundle.document import ParityRow, StageRow
+from edgeopt.bundle.document import MixedSection, ParityRow, StageRow
 from edgeopt.core.events import Event, Progress, ProgressListener, ignore_progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline.cache import StageCache
@@ -30,6 +30,7 @@ class RunContext:
         stages: One row per stage so far.
         events: What the report's reader must know.
         parity: One row per comparison so far.
+        mixed: One section per search for mixed precision so far.
         deadline: When steps that can end early are to do so, seconds of ``time.monotonic``; None: never.
     """
 
@@ -40,6 +41,7 @@ class RunContext:
     stages: list[StageRow] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     parity: list[ParityRow] = field(default_factory=list)
+    mixed: list[MixedSection] = field(default_factory=list)
     deadline: float | None = None
     _running: str = ""
 

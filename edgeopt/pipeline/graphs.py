@@ -32,7 +32,7 @@ from edgeopt.pipeline.samples import ParityInputs, demand_finite
 from edgeopt.pipeline.steps import run_steps, torch_steps
 from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, step_name
 
-__all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph"]
+__all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph", "versions"]
 
 # One rounding that fell the other way moves a value by a step of its grid, and what follows with it.
 _INT8_TOLERANCE = 0.1
@@ -74,7 +74,7 @@ def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Parity
         "opset": plan.target.opset,
         "samples": samples.fingerprint(),
         "parity": plan.recipe.parity.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
     def build(folder: Path) -> None:
@@ -104,7 +104,7 @@ def int8_graph(
         "samples": samples.fingerprint(),
         "parity": plan.recipe.parity.model_dump(mode="json"),
         "seed": context.seed,
-        "versions": _versions(),
+        "versions": versions(),
     }
 
     workspace = context.cache.workspace("quantize", key) if trains else None
@@ -150,7 +150,7 @@ def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Pari
         "convert": config.model_dump(mode="json"),
         "samples": samples.fingerprint(),
         "parity": plan.recipe.parity.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
     }
     return _read(context.stage("float16", "convert to float16", key, build), context)
 
@@ -245,6 +245,7 @@ def _export_int8(
         classification=samples.classification,
     )
     layers = _layers(base, path, named, result.decisions)
+    records.write(folder / "nodes.json", dict[str, str | None], {one.name: one.node for one in result.decisions})
     _demand(in_torch, lambda: _worst(layers))
     _demand(on_graph, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
     _demand(same, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
@@ -376,6 +377,7 @@ def _read(folder: Path, context: RunContext) -> Graph:
     return graph
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the libraries that decide what a graph computes, for cache keys."""
     names = ("torch", "torchao", "onnx", "onnx-ir", "onnxscript", "numpy")
     return {name: version(name) for name in names}

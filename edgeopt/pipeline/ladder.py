@@ -17,6 +17,7 @@ from edgeopt.gate.rungs import judge_rung
 from edgeopt.gate.selection import select
 from edgeopt.pipeline.candidates import Judged, judge_candidates
 from edgeopt.pipeline.engines import Built, build_engine
+from edgeopt.pipeline.mixed import resolve_mixed
 from edgeopt.pipeline.plan import Plan, PlannedRung
 from edgeopt.pipeline.run import Run, make_graphs
 from edgeopt.pipeline.samples import ParityInputs
@@ -139,6 +140,7 @@ def _why_not(state: _Climb, plan: Plan) -> str:
 def _try(state: _Climb, name: str, plan: Plan, begun: float) -> None:
     """Make the rung's engines, measure them beside all the earlier ones, and say how it went."""
     run, limits, objective = state.run, plan.recipe.limits, plan.recipe.objective
+    plan = resolve_mixed(run, plan, state.samples)
     graphs = make_graphs(run, plan, state.samples)
     built = [
         build_engine(run.context, plan, planned, graphs[planned.precision])

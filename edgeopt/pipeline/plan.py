@@ -9,7 +9,7 @@ from edgeopt.backends.base import Availability
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
 from edgeopt.recipes.check import precision_of
-from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = ["Plan", "PlannedCandidate", "PlannedRung", "make_plan"]
@@ -118,6 +118,14 @@ class Plan:
             names.append(
                 f"quantize to int8 ({quantize.observer} observer, {quantize.calibration_samples} calibration samples), "
                 f"train on the grid ({quantize.scales} step sizes, {_training_words(quantize)}), export, parity"
+            )
+        elif isinstance(quantize, Mixed):
+            budget = ", ".join(f"{k} {v:g}" for k, v in quantize.budget.model_dump(exclude_none=True).items())
+            timed = "time it" if self.measured_here and self.precision == "int8" else "weigh it by its MACs"
+            names.append(
+                f"score each group of layers in {', '.join(quantize.candidates)} on the tuning split, {timed}, choose one "
+                f"precision each (budget: {budget}), quantize ({quantize.observer} observer, "
+                f"{quantize.calibration_samples} calibration samples), export, parity"
             )
         elif quantize is not None:
             names.append(

@@ -119,6 +119,7 @@ def ship(
             candidates=candidates,
             verdict=verdict,
             parity=tuple(context.parity),
+            mixed=tuple(context.mixed),
             layers=tuple(layers),
             stages=tuple(context.stages),
             events=tuple(context.events),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -20,12 +21,14 @@ from edgeopt.recipes.training import FreezeAfter, Training
 __all__ = [
     "STEPS",
     "AdaRound",
+    "Budget",
     "Convert",
     "Export",
     "Finetune",
     "LayerPrecision",
     "Limits",
     "Measure",
+    "Mixed",
     "ObserverName",
     "ParityLimits",
     "Qat",
@@ -106,6 +109,63 @@ class Quantize(_Frozen):
     assign: dict[str, LayerPrecision] = Field(default_factory=dict)
 
 
+class Budget(_Frozen):
+    """What mixed precision must hold; exactly one.
+
+    Attributes:
+        drop_pp: Drop on the tuning split against FP32, percentage points; without labels: share of changed predictions.
+        divergence: From FP32's outputs on the tuning split (KL in nats for classifiers, else relative squared error).
+        latency_ratio: p50 latency against FP32 on the same runtime, measured on the device.
+    """
+
+    drop_pp: Annotated[float, Field(ge=0)] | None = None
+    divergence: Annotated[float, Field(ge=0)] | None = None
+    latency_ratio: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("a budget is exactly one of drop_pp, divergence and latency_ratio")
+        return self
+
+
+class Mixed(Quantize):
+    """Quantization whose layers' precisions are searched; the search turns it into a ``Quantize`` with ``assign``.
+
+    Attributes:
+        budget: ``drop_pp`` or ``divergence``: the fastest within it; ``latency_ratio``: the most accurate within it.
+        candidates: What a group of layers may compute in; ``float`` is one of them.
+        metric: What a group's sensitivity is: ``divergence`` of the outputs, or the increase of the ``loss`` (needs
+            labels).
+        margin: Share of a drop or divergence budget that is kept in hand on the tuning split.
+        tune_samples: How many samples of the tuning split are read (all, where it has fewer).
+        latency_groups: How many groups are timed one by one, those with the most MACs; the rest is modelled from them.
+        latency_samples: Timed inferences per variant.
+        max_minutes: For timing; what is not timed by then is modelled.
+    """
+
+    budget: Budget
+    candidates: tuple[LayerPrecision, ...] = ("float", "int8")
+    metric: Literal["divergence", "loss"] = "divergence"
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    tune_samples: Annotated[int, Field(ge=1)] = 512
+    latency_groups: Annotated[int, Field(ge=1)] = 12
+    latency_samples: Annotated[int, Field(ge=10)] = 200
+    max_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _can_choose(self) -> Self:
+        if "float" not in self.candidates or len(set(self.candidates)) < 2:
+            raise ValueError("candidates needs float and at least one other precision")
+        return self
+
+    def resolved(self, assign: Mapping[str, LayerPrecision]) -> Quantize:
+        """The plain step that repeats the search's outcome; what the recipe assigned itself comes first."""
+        options = {name: getattr(self, name) for name in Quantize.model_fields}
+        found = {name: precision for name, precision in assign.items() if name not in self.assign}
+        return Quantize(**{**options, "assign": {**self.assign, **found}})
+
+
 class Convert(_Frozen):
     """Conversion of the whole graph to another float type; inputs and outputs keep theirs.
 
@@ -157,8 +217,14 @@ class Finetune(_Frozen):
     training: Training
 
 
-StepConfig = Quantize | Qat | Finetune | Convert
-STEPS: dict[str, type[StepConfig]] = {"quantize": Quantize, "qat": Qat, "finetune": Finetune, "convert": Convert}
+StepConfig = Quantize | Mixed | Qat | Finetune | Convert
+STEPS: dict[str, type[StepConfig]] = {
+    "quantize": Quantize,
+    "mixed": Mixed,
+    "qat": Qat,
+    "finetune": Finetune,
+    "convert": Convert,
+}
 
 
 def step_name(config: StepConfig) -> str:
@@ -188,6 +254,7 @@ _Step = Annotated[
     Annotated[Quantize, BeforeValidator(_options_of), Tag("quantize")]
     | Annotated[Qat, BeforeValidator(_options_of), Tag("qat")]
     | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
+    | Annotated[Mixed, BeforeValidator(_options_of), Tag("mixed")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),
 ]

@@ -9,7 +9,17 @@ from edgeopt.recipes import load
 from edgeopt.recipes.load import dump_recipe, list_recipes, load_recipe, shipped_folder
 from edgeopt.recipes.schema import Convert, Export, Limits, Measure, ParityLimits, Quantize, Recipe
 
-SHIPPED = ["auto", "fp16", "fp32", "int8-ptq", "int8-ptq-accurate", "int8-ptq-advanced", "int8-ptq-fp16", "int8-qat"]
+SHIPPED = [
+    "auto",
+    "fp16",
+    "fp32",
+    "int8-mixed",
+    "int8-ptq",
+    "int8-ptq-accurate",
+    "int8-ptq-advanced",
+    "int8-ptq-fp16",
+    "int8-qat",
+]
 
 
 def write(folder, text, name="mine.yaml"):
@@ -120,7 +130,7 @@ class TestOverrides:
             ("schema_version=2", r"schema_version is 2; choose 1"),
             (
                 "steps=[{prune: {}}]",
-                r"steps\[0\] is \{'prune': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'convert'",
+                r"steps\[0\] is \{'prune': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'mixed', 'convert'",
             ),
             ("steps.quantize.skip=[1]", r"steps\.quantize\.skip\[0\] is 1: input should be a valid string"),
             ("steps.quantize.skip=head", r"steps\.quantize\.skip is 'head': input should be a valid array"),
