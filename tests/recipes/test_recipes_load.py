@@ -9,7 +9,19 @@ from edgeopt.recipes import load
 from edgeopt.recipes.load import dump_recipe, list_recipes, load_recipe, shipped_folder
 from edgeopt.recipes.schema import Convert, Export, Limits, Measure, ParityLimits, Quantize, Recipe
 
-SHIPPED = ["auto", "fp16", "fp32", "int8-ptq", "int8-ptq-accurate", "int8-ptq-advanced", "int8-ptq-fp16", "int8-qat"]
+SHIPPED = [
+    "auto",
+    "fp16",
+    "fp32",
+    "int8-ptq",
+    "int8-ptq-accurate",
+    "int8-ptq-advanced",
+    "int8-ptq-fp16",
+    "int8-qat",
+    "w4",
+    "w4a8",
+    "w8",
+]
 
 
 def write(folder, text, name="mine.yaml"):
