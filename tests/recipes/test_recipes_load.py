@@ -20,6 +20,7 @@ SHIPPED = [
     "int8-qat",
     "w4",
     "w4a8",
+    "w4a8-qat",
     "w8",
 ]
 
