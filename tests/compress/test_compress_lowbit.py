@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from compress_nets import dataset, make_config, make_context, run, samples, sqnr_db
+from training_nets import make_qat, net_of, training_data
 
 from edgeopt.compress.gptq import gptq, output_error
 from edgeopt.compress.grouped import quantize_groups
@@ -168,3 +169,11 @@ def test_gptq_brings_the_nets_outputs_nearer_and_each_layer_says_by_how_much(net
     reasons = [d.reason for d in better.decisions if d.precision == "w4"]
     assert len(reasons) == 9
     assert all("dB less output error than the nearest points" in reason for reason in reasons)
+
+
+def test_four_bit_weights_can_be_trained_on_their_grid():
+    model, net, shape = net_of("mlp")
+    config = make_qat(precision="w4a8", ends="int8")
+    result = STEPS["qat"].run(model, config, make_context(training_data(net, shape)))
+    assert list(decided(result).values()) == ["int8", "w4a8", "int8"]
+    assert sorted(int(weight.abs().max()) for weight in weights(result))[0] <= 7
