@@ -30,6 +30,7 @@ class Graph:
         outputs: A dimension that the file leaves open is named ``?``.
         quantized: Names of the nodes with weights whose data and weight both come from DequantizeLinear: what a
             runtime with int8 kernels runs in int8.
+        packed: Names of the nodes that multiply a float by a weight that is stored in groups of integers.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     quantized: tuple[str, ...]
+    packed: tuple[str, ...] = ()
 
     @property
     def dynamic_batch(self) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ def read_graph(path: Path) -> Graph:
             inputs=tuple(_spec(value) for value in fed),
             outputs=tuple(_spec(value) for value in model.graph.output),
             quantized=tuple(_quantized(model)),
+            packed=tuple(_packed(model)),
         )
     except (EdgeOptError, KeyError, TypeError) as error:
         raise BackendError("An input or output of the ONNX file has no usable type.", got=error) from error
@@ -137,6 +140,19 @@ def _quantized(model: onnx.ModelProto) -> Iterator[str]:
 
     for node in model.graph.node:
         if node.op_type in WEIGHTED_OPS and len(node.input) > 1 and all(map(from_int8, node.input[:2])):
+            yield node.name or node.output[0]
+
+
+def _packed(model: onnx.ModelProto) -> Iterator[str]:
+    blocked = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and any(a.name == "block_size" and a.i for a in node.attribute)
+    }
+    blocked |= {n.output[0] for n in model.graph.node if n.op_type == "Transpose" and n.input[0] in blocked}
+    for node in model.graph.node:
+        weight = node.input[1] if len(node.input) > 1 else ""
+        if node.op_type == "MatMulNBits" or (node.op_type in ("Gemm", "MatMul") and weight in blocked):
             yield node.name or node.output[0]
 
 

@@ -17,6 +17,7 @@ from edgeopt.backends.support import (
     check_options,
     coverage_events,
     installed_version,
+    packed_events,
     require_installed,
     wrap,
 )
@@ -86,7 +87,9 @@ class OnnxRuntimeBackend:
             inputs=read.inputs,
             outputs=read.outputs,
             options=options,
-            events=fallbacks + coverage_events("compile", read.quantized, left, where),
+            events=fallbacks
+            + coverage_events("compile", read.quantized, left, where)
+            + packed_events("compile", _packed(read), (), where),
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:
@@ -136,6 +139,12 @@ def check_opset(graph: Graph, rules: RuntimeRules, rule: str) -> list[Finding]:
         return []
     message = f"The graph has opset {graph.opset}; {rules.name} {rules.versions} reads up to {rules.opset_max}."
     return [Finding(severity="error", rule=rule, node=None, message=message)]
+
+
+def _packed(graph: Graph) -> list[str]:
+    """The nodes that are written as MatMulNBits, which has a kernel for whatever it can express."""
+    written = {n.name or n.output[0] for n in graph.model.graph.node if n.op_type == "MatMulNBits"}
+    return [name for name in graph.packed if name in written]
 
 
 def float_nodes(path: Path, options: Mapping[str, Any], graph: Graph) -> list[str]:

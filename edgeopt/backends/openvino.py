@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgeopt.backends.support import (
     check_options,
     coverage_events,
     installed_version,
+    packed_events,
     require_installed,
     wrap,
 )
@@ -45,6 +46,8 @@ OPTIONS: Mapping[str, type | tuple[type, ...]] = {
 # A target may state these, but not change them: another value would change numerics or what is measured.
 _FIXED: Mapping[str, object] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 _MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+_INT8 = frozenset({"i8", "u8"})
+_PACKED = frozenset({"i4", "u4", "i8", "u8"})
 
 
 class OpenVinoBackend:
@@ -78,6 +81,7 @@ class OpenVinoBackend:
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Read the ONNX graph, fix its batch, save the IR, and compile it once to see what stays in float."""
         version = require_installed(self.name, self.available().version, HOW_TO_GET)
+        where = f"OpenVINO {version} on this machine"
         options = _options(rules)
         read = read_graph(graph)
         read.require_batch_only("OpenVINO")
@@ -98,7 +102,8 @@ class OpenVinoBackend:
             # compress_to_fp16 is on by default and would change numerics.
             ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
             compiled = core.compile_model(model, options["device"], runner.compile_properties(options, 1))
-            left = list(_float_nodes(compiled, read))
+            left = list(_nodes_not_in(compiled, read, read.quantized, _INT8))
+            unpacked = list(_nodes_not_in(compiled, read, read.packed, _PACKED))
         except BackendError:
             raise
         except Exception as error:
@@ -117,7 +122,8 @@ class OpenVinoBackend:
                 "outputs": [spec.name for spec in outputs],
                 "dynamic_batch": list(dynamic),
             },
-            events=coverage_events("compile", read.quantized, left, f"OpenVINO {version} on this machine"),
+            events=coverage_events("compile", read.quantized, left, where)
+            + packed_events("compile", read.packed, unpacked, where),
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:
@@ -166,17 +172,17 @@ def _specs(ports: Any, wanted: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]
     return tuple(found)
 
 
-def _float_nodes(compiled: Any, graph: Graph) -> Iterator[str]:
-    """The quantized ONNX nodes that OpenVINO's CPU plug-in executes in another type than int8."""
+def _nodes_not_in(compiled: Any, graph: Graph, names: Iterable[str], types: frozenset[str]) -> Iterator[str]:
+    """The ONNX nodes among ``names`` that OpenVINO's CPU plug-in executes in another type than these."""
     kept = set()
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = op.get_rt_info()
-        if _text(info, "layerType") in _MULTIPLIERS and _text(info, "runtimePrecision") not in ("i8", "u8"):
+        if _text(info, "layerType") in _MULTIPLIERS and _text(info, "runtimePrecision") not in types:
             # OpenVINO adds suffixes to what it splits: "conv" becomes "conv/WithoutBiases".
             for part in _text(info, "originalLayersNames").split(","):
                 pieces = part.split("/")
                 kept |= {"/".join(pieces[:count]) for count in range(1, len(pieces) + 1)}
-    for name in graph.quantized:
+    for name in names:
         if kept & graph.names_of(name):
             yield name
 

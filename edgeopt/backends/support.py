@@ -22,6 +22,7 @@ __all__ = [
     "check_options",
     "coverage_events",
     "installed_version",
+    "packed_events",
     "refuse",
     "require_installed",
     "wrap",
@@ -94,6 +95,22 @@ def refuse(runtime: str, findings: Iterable[Finding]) -> None:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             texts.append(f"{rule}{place}{more}: {found[0].message}")
         raise BackendError(f"The runtime {runtime} cannot take this graph.", got=" ".join(texts).rstrip("."))
+
+
+def packed_events(stage: str, packed: Iterable[str], left: Iterable[str], where: str) -> tuple[Event, ...]:
+    """One note on how many nodes multiply by packed weights, and one fall-back for each that unpacks them first."""
+    nodes, unpacked = list(packed), set(left)
+    if not nodes:
+        return ()
+    missed = [node for node in nodes if node in unpacked]
+    note = Event(
+        kind="note",
+        stage=stage,
+        message=f"{len(nodes) - len(missed)} of {len(nodes)} layers with packed weights multiply by them as they are "
+        f"stored, in float ({where}).",
+    )
+    message = f"Its packed weight is unpacked in every inference ({len(missed)} of {len(nodes)} such layers; {where})."
+    return note, *(Event(kind="fallback", stage=stage, node=node, message=message) for node in missed)
 
 
 def coverage_events(stage: str, quantized: Iterable[str], left: Iterable[str], where: str) -> tuple[Event, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from edgeopt.compress.grouped import GroupedWeightObserver
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 
 __all__ = ["Quantized", "run_float", "run_quantized"]
@@ -33,7 +34,7 @@ class Quantized(Interpreter):
             if not self._quantize:
                 return args[0]
             return torch.fake_quantize_per_tensor_affine(args[0], module.scale, 0, module.quant_min, module.quant_max)
-        if isinstance(module, WeightObserver):
+        if isinstance(module, WeightObserver | GroupedWeightObserver):
             if not self._quantize:
                 return args[0]
             if target not in self._weights:

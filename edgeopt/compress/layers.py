@@ -15,7 +15,7 @@ from edgeopt.compress.attributes import attribute, constant_nodes, source_name
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
 from edgeopt.compress.outputs import MAX_POOLS, POOLS, absorbed, is_quantized_later, is_spatial_pool
 from edgeopt.core.errors import RecipeError, nearest_first
-from edgeopt.recipes.schema import LayerPrecision, Quantize
+from edgeopt.recipes.schema import LayerPrecision, Quantize, weight_only
 from edgeopt.targets.schema import QuantizationRules
 
 __all__ = ["Layer", "find_layers"]
@@ -47,6 +47,7 @@ _FLOAT_OPS: dict[Any, tuple[str, str]] = {
     ),
 }
 _WEIGHTED = ("conv", "conv_transpose", "linear")
+_WEIGHT_BITS: dict[LayerPrecision, int] = {"w7a8": 7, "w4a8": 4, "w8": 8, "w4": 4}  # whatever the target
 _THROUGH = (A.relu.default, A.relu_.default, A.hardtanh.default, A.hardtanh_.default, *BATCH_NORMS)
 
 
@@ -58,7 +59,8 @@ class Layer:
         name: As the user knows it; unique.
         op: As ``LayerDecision.op``.
         node: Its fx node's name.
-        activations: Positions among the node's arguments that are quantized as activations; empty where it is float.
+        activations: Positions among the node's arguments that are quantized as activations; empty where it is float,
+            and where only its weight is quantized.
         reason: Why it is quantized, or why not.
         precision: What it computes in.
         weight_bits: Of its weight, where it has one and is quantized.
@@ -83,7 +85,7 @@ class Layer:
 
     @property
     def quantized(self) -> bool:
-        """Whether it runs on integers."""
+        """Whether any of it is stored or computed as integers."""
         return self.precision != "float"
 
     @property
@@ -119,18 +121,23 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
     _check_patterns("assign", tuple(config.assign), names)
 
     layers = []
+    weighted = [name for (_, op, _), name in zip(found, names, strict=True) if op in _WEIGHTED]
+    ends = {*weighted[:1], *weighted[-1:]}
     for (node, op, why_float), name in zip(found, names, strict=True):
-        wanted, why = _wanted(name, config)
-        why = why or why_float
-        bits = {"w7a8": 7}.get(wanted, rules.weight_bits)
-        activations = () if why else _activations(node, op, rules)
+        wanted, why = _wanted(name, config, at_end=name in ends)
+        if not why and op not in _WEIGHTED:
+            # Without a weight there is only one way to be quantized; and none where only weights are.
+            wanted, why = ("float", "only weights are quantized") if weight_only(wanted) else ("int8", "")
+        why = why or why_float or _why_not_grouped(model, node, op, wanted, config)
+        bits = _WEIGHT_BITS.get(wanted, rules.weight_bits)
+        activations = () if why or weight_only(wanted) else _activations(node, op, rules)
         layers.append(
             Layer(
                 name=name,
                 op=op,
                 node=node.name,
                 activations=activations,
-                reason=why or _why_int8(op, rules, activations, bits),
+                reason=why or _why_integer(op, rules, activations, bits, config.group_size),
                 precision="float" if why else wanted,
                 weight_bits=bits,
                 one_grid=bool(activations) and node.target in _ONE_GRID,
@@ -140,13 +147,32 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
     return tuple(_with_outputs(model, layers) if rules.quantize_conv_outputs else layers)
 
 
-def _wanted(name: str, config: Quantize) -> tuple[LayerPrecision, str]:
-    """The precision that the recipe gives a layer, and, where that is float, why."""
+def _wanted(name: str, config: Quantize, *, at_end: bool) -> tuple[LayerPrecision, str]:
+    """The precision that the recipe gives a layer, and, where that is float, why.
+
+    ``at_end``: whether it is the first or the last layer with weights.
+    """
     pattern = next((p for p in config.skip if fnmatchcase(name, p)), None)
     if pattern is not None:
         return "float", f"skipped by the recipe ({pattern!r})"
-    pattern, wanted = next(((p, w) for p, w in config.assign.items() if fnmatchcase(name, p)), ("", config.precision))
-    return wanted, f"assigned float by the recipe ({pattern!r})" if wanted == "float" else ""
+    pattern = next((p for p in config.assign if fnmatchcase(name, p)), None)
+    if pattern is not None:
+        wanted = config.assign[pattern]
+        return wanted, f"assigned float by the recipe ({pattern!r})" if wanted == "float" else ""
+    wanted = config.ends if at_end and config.ends is not None else config.precision
+    return wanted, "the recipe leaves the net's ends in float" if wanted == "float" else ""
+
+
+def _why_not_grouped(model: GraphModule, node: Node, op: str, wanted: LayerPrecision, config: Quantize) -> str:
+    """Why a layer cannot have the weight-only precision that is wanted; empty where it can, or has another."""
+    if not weight_only(wanted) or config.group_size is None:
+        return ""
+    if op != "linear":
+        return f"{wanted} is for linear layers: no runtime has a kernel for a {op} with packed weights"
+    inputs = attribute(model, str(node.args[1].target)).shape[-1]  # type: ignore[union-attr]
+    if inputs % config.group_size:
+        return f"its {inputs} inputs are no multiple of the group size {config.group_size}"
+    return ""
 
 
 def _without_strays(model: GraphModule, layers: list[Layer]) -> list[Layer]:
@@ -284,7 +310,11 @@ def _activations(node: Node, op: str, rules: QuantizationRules) -> tuple[int, ..
     return (from_conv.index(False),)
 
 
-def _why_int8(op: str, rules: QuantizationRules, activations: tuple[int, ...], bits: int) -> str:
+def _why_integer(
+    op: str, rules: QuantizationRules, activations: tuple[int, ...], bits: int, group_size: int | None
+) -> str:
+    if not activations:
+        return f"{bits}-bit weights per group of {group_size}, float input"
     if op in _WEIGHTED:
         grain = "per output channel" if rules.per_channel_weights and op != "conv_transpose" else "per tensor"
         return f"{bits}-bit weights {grain}, 8-bit input"

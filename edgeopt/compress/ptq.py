@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import torch
 
@@ -28,4 +29,9 @@ def quantize_program(model: TrainedModel, config: Quantize, context: StepContext
         torch.manual_seed(context.seed)
         session = open_session(model, config, context)
         made = quantize_graph(session)
+        layers = tuple(
+            replace(layer, reason=f"{layer.reason}; {made.notes[layer.node]}") if layer.node in made.notes else layer
+            for layer in session.layers
+        )
+        session = replace(session, layers=layers)
         return finish(session, made.graph, made.samples, events=made.events, trials=made.trials)

@@ -13,11 +13,12 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edgeopt.compress.grouped import GroupedWeightObserver
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.outputs import absorbed
 from edgeopt.compress.ranges import INT8_MAX, INT8_MIN
-from edgeopt.recipes.schema import Quantize
+from edgeopt.recipes.schema import Quantize, weight_only
 from edgeopt.targets.schema import QuantizationRules
 
 __all__ = ["EdgeQuantizer"]
@@ -40,6 +41,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
         )
         self._per_channel = rules.per_channel_weights and config.weight_granularity == "channel"
         self._weight_range = config.weight_range
+        self._group_size = config.group_size or 0
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the inputs to quantize in the nodes' metadata."""
@@ -58,8 +60,10 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             if layer.weighted:
                 # A transposed convolution's output channels are on axis 1, split by its groups: one scale for all.
                 per_channel = self._per_channel and layer.op != "conv_transpose"
-                wanted[node.args[1]] = _weight(
-                    bits=layer.weight_bits, per_channel=per_channel, weight_range=self._weight_range
+                wanted[node.args[1]] = (
+                    _grouped_weight(layer.weight_bits, self._group_size)
+                    if weight_only(layer.precision)
+                    else _weight(bits=layer.weight_bits, per_channel=per_channel, weight_range=self._weight_range)
                 )
             _annotation(node).input_qspec_map.update(wanted)
             if layer.quantize_output:
@@ -81,6 +85,18 @@ def _weight(*, bits: int, per_channel: bool, weight_range: str) -> QuantizationS
         observer_or_fake_quant_ctr=WeightObserver.with_args(
             bits=bits, per_channel=per_channel, weight_range=weight_range
         ),
+    )
+
+
+def _grouped_weight(bits: int, group_size: int) -> QuantizationSpec:
+    limit = 2 ** (bits - 1) - 1
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-limit,
+        quant_max=limit,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=GroupedWeightObserver.with_args(bits=bits, group_size=group_size),
     )
 
 

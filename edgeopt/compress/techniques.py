@@ -18,6 +18,7 @@ from edgeopt.compress.adaround import adaround
 from edgeopt.compress.bias import QuantizedMeans, correct_biases
 from edgeopt.compress.equalize import equalize
 from edgeopt.compress.evaluate import run_quantized
+from edgeopt.compress.gptq import round_by_gptq
 from edgeopt.compress.observers import ActivationObserver
 from edgeopt.compress.prepare import Session, allow_int32_biases, channel_axes, prepare
 from edgeopt.compress.ranges import Observer
@@ -43,12 +44,14 @@ class Quantization:
         graph: As ``convert_pt2e`` returns it.
         samples: How many calibration samples were seen.
         trials: What each technique brought, in the order they were tried.
+        notes: What a technique did to single layers, in words, by the name of the layer's node.
     """
 
     graph: GraphModule
     samples: int
     trials: tuple[TrialRow, ...]
     events: tuple[Event, ...]
+    notes: Mapping[str, str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class _Bench:
     judge: Judge | None
     trials: list[TrialRow] = field(default_factory=list)
     before: Score | None = None
+    notes: dict[str, str] = field(default_factory=dict)
 
     def score(self, run: Run) -> Score | None:
         return self.judge.score(run) if self.judge is not None else None
@@ -89,7 +93,13 @@ def quantize_graph(session: Session) -> Quantization:
     prepared, samples = _on_weights(session, bench, folded)
     prepared = _on_grids(session, bench, prepared)
     converted = _on_outputs(session, bench, prepared, normalized)
-    return Quantization(graph=converted, samples=samples, trials=tuple(bench.trials), events=_events(session, bench))
+    return Quantization(
+        graph=converted,
+        samples=samples,
+        trials=tuple(bench.trials),
+        events=_events(session, bench),
+        notes=bench.notes,
+    )
 
 
 def _on_weights(session: Session, bench: _Bench, graph: GraphModule) -> tuple[GraphModule, int]:
@@ -120,6 +130,8 @@ def _on_grids(session: Session, bench: _Bench, prepared: GraphModule) -> GraphMo
     config = session.config
     if config.observer == "best":
         _best_observer(prepared, bench)
+    if config.gptq:
+        prepared = _gptq(session, bench, prepared)
     if config.adaround is None or not config.adaround.use:
         return prepared
     begun, candidate = time.perf_counter(), copy.deepcopy(prepared)
@@ -130,6 +142,19 @@ def _on_grids(session: Session, bench: _Bench, prepared: GraphModule) -> GraphMo
         if bench.keep("adaround", config.adaround.use, run_quantized(candidate), seconds, detail)
         else prepared
     )
+
+
+def _gptq(session: Session, bench: _Bench, prepared: GraphModule) -> GraphModule:
+    begun, candidate = time.perf_counter(), copy.deepcopy(prepared)
+    notes = round_by_gptq(session, candidate)
+    if not notes:
+        bench.trials.append(TrialRow(name="gptq", kept=False, detail="there are no weights in groups"))
+        return prepared
+    seconds, detail = time.perf_counter() - begun, f"{len(notes)} layers"
+    if not bench.keep("gptq", session.config.gptq, run_quantized(candidate), seconds, detail):
+        return prepared
+    bench.notes.update(notes)
+    return candidate
 
 
 def _on_outputs(session: Session, bench: _Bench, prepared: GraphModule, normalized: tuple[str, ...]) -> GraphModule:
@@ -163,7 +188,10 @@ def _on_outputs(session: Session, bench: _Bench, prepared: GraphModule, normaliz
 def _judge(session: Session, graph: GraphModule) -> Judge | None:
     """None where the recipe uses no technique: there is nothing to score."""
     config, data = session.config, session.data
-    uses = (config.equalize, config.smooth, config.reestimate_batchnorm, config.bias_correction, config.adaround)
+    uses = (
+        *(config.equalize, config.smooth, config.reestimate_batchnorm, config.bias_correction),
+        *(config.adaround, config.gptq),
+    )
     if config.observer != "best" and not any(uses):
         return None
     split = data.splits.get("tune") or data.splits["calibration"]

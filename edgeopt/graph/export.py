@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
-from edgeopt.graph.export_names import mark_nodes, place_ranges
+from edgeopt.graph.export_names import mark_nodes, place_ranges, place_weight_bits
 from edgeopt.graph.export_shapes import name_shapes
 from edgeopt.graph.io import save_checked
 from edgeopt.graph.passes.base import run_passes
@@ -65,6 +65,7 @@ def export_onnx(
     *,
     opset: int,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    weight_bits: Mapping[str, int] | None = None,
     simplify: bool = True,
     dynamic_batch: bool = True,
 ) -> ExportResult:
@@ -77,6 +78,9 @@ def export_onnx(
         opset: The ONNX opset, exactly.
         ranges: fx name of a quantize node → (low, high) seen there in calibration; written onto the QuantizeLinear as
             metadata ``edgeopt.range``.
+        weight_bits: fx name of a weighted node → bits that its integer weight needs, where that is less than 8; written
+            onto the Conv, Gemm or MatMul as metadata ``edgeopt.weight_bits``. The graph itself holds int8 all the same:
+            ONNX has int4 from opset 21 on, which not every runtime reads; a dialect packs it where its runtime does.
         simplify: Fold constants and BatchNorm.
         dynamic_batch: False fixes a dynamic first dimension to 1 (to the spec's, where that is a number).
 
@@ -94,6 +98,7 @@ def export_onnx(
         )
     mark_nodes(model, program.graph, decomposed.graph)
     place_ranges(model, program.graph, decomposed.graph, ranges or {})
+    place_weight_bits(model, weight_bits or {})
     fixed = name_shapes(model, inputs, outputs, dynamic_batch=dynamic_batch)
     shared = [FoldPad(), FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
     run_passes(model, [common.NameFixPass(), *([Simplify()] if simplify and fixed else []), *shared])

@@ -16,12 +16,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeopt.core.errors import GraphError
-from edgeopt.graph.qdq import NODE_KEY, RANGE_KEY, array_of
+from edgeopt.graph.qdq import BITS_KEY, NODE_KEY, RANGE_KEY, array_of
 
 if TYPE_CHECKING:
     from torch.fx import Graph, Node
 
-__all__ = ["fx_name", "mark_nodes", "place_ranges"]
+__all__ = ["fx_name", "mark_nodes", "place_ranges", "place_weight_bits"]
 
 _FX_KEY = "pkg.torch.onnx.fx_node"
 _FX_NAME = re.compile(r"%(\w+)")
@@ -78,6 +78,23 @@ def place_ranges(model: ir.Model, source: Graph, decomposed: Graph, ranges: Mapp
                 fix="Export with the ranges of this very program.",
             )
         node.metadata_props[RANGE_KEY] = f"{float(low)!r} {float(high)!r}"
+
+
+def place_weight_bits(model: ir.Model, bits: Mapping[str, int]) -> None:
+    """Write each number of ``bits`` (by fx name, as ``mark_nodes`` wrote it) onto its Conv, Gemm or MatMul.
+
+    Raises:
+        GraphError: No such node is left in the graph.
+    """
+    marked = {node.metadata_props[NODE_KEY]: node for node in model.graph if NODE_KEY in node.metadata_props}
+    for name, count in bits.items():
+        if name not in marked:
+            raise GraphError(
+                "A weight's bits cannot be placed: the exported graph has no such layer.",
+                got=name,
+                fix=f"It has {', '.join(sorted(marked)) or 'none'}.",
+            )
+        marked[name].metadata_props[BITS_KEY] = str(count)
 
 
 def _quantizer(original: Node, forward: Mapping[str, str], found: Mapping[str | None, ir.Node]) -> ir.Node | None:

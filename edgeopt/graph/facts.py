@@ -80,7 +80,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 def _is_dequantized(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
-    if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
+    while producer is not None and producer.op_type in ("Transpose", "Reshape") and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     return producer is not None and producer.op_type == "DequantizeLinear"
 

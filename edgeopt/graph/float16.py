@@ -7,8 +7,9 @@ factor of 20,000 becomes one of 10,000); ONNX Runtime's converter lives in a run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
+from edgeopt.graph.float_range import Reach
 from edgeopt.graph.io import load_onnx, save_checked
 from edgeopt.graph.passes.base import PassResult, run_passes
 from edgeopt.graph.passes.tidy import Tidy
@@ -25,10 +27,18 @@ from edgeopt.graph.qdq import add_initializer, array_of
 __all__ = ["convert_float16"]
 
 _MAX = float(np.finfo(np.float16).max)  # 65504
+_NOTABLE_LOSS = 0.01
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
-def convert_float16(source: Path, destination: Path, *, keep_float32: Sequence[str] = ()) -> PassResult:
+def convert_float16(
+    source: Path,
+    destination: Path,
+    *,
+    keep_float32: Sequence[str] = (),
+    reach: Mapping[str, Reach] | None = None,
+    overflow: Literal["error", "keep_float32"] = "error",
+) -> PassResult:
     """Write ``source`` with float16 weights and activations; graph inputs and outputs keep their types.
 
     A node stays in float32, behind casts, where ONNX does not define it for float16, where it is asked for, or where
@@ -36,19 +46,27 @@ def convert_float16(source: Path, destination: Path, *, keep_float32: Sequence[s
 
     Args:
         keep_float32: ONNX operator types that stay in float32.
+        reach: What the values of ``source`` reach on real data (``float_reach``); None: nothing is known of it.
+        overflow: What becomes of the nodes that make or read a value beyond ±65504: they stay in float32, each with an
+            event, or the conversion is refused.
 
     Returns:
         The result, with one event for each node that stays in float32 for another reason than ``keep_float32``.
 
     Raises:
-        GraphError: The graph has subgraphs (If, Loop, Scan), or an operator type of ``keep_float32`` does not occur.
+        GraphError: The graph has subgraphs (If, Loop, Scan); an operator type of ``keep_float32`` does not occur; or a
+            value overflows and ``overflow`` is ``error``.
     """
     model = load_onnx(source)
     _refuse(model, keep_float32)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
     events: list[Event] = []
-    wide = _wide_nodes(model, frozenset(keep_float32), events)
+    beyond = {name: value.largest for name, value in (reach or {}).items() if value.largest > _MAX}
+    wide = _wide_nodes(model, frozenset(keep_float32), beyond, events)
+    if overflow == "error" and beyond:
+        _refuse_overflow(wide, beyond)
+    events += _losses(reach or {})
     modified = _convert(model, wide)
     run_passes(model, [Tidy()])
     save_checked(model, destination)
@@ -73,13 +91,54 @@ def _refuse(model: ir.Model, keep_float32: Sequence[str]) -> None:
             )
 
 
-def _wide_nodes(model: ir.Model, keep: frozenset[str], events: list[Event]) -> set[ir.Node]:
+def _refuse_overflow(wide: set[ir.Node], beyond: Mapping[str, float]) -> None:
+    """Refuse a graph with values beyond float16 that nothing keeps in float32.
+
+    Raises:
+        GraphError: There are such values.
+    """
+    found = [f"{name} ({largest:.3g})" for name, largest in beyond.items()]
+    ops = {node.op_type for node in wide if _overflows(node, beyond)}
+    raise GraphError(
+        f"{len(found)} values of the graph are beyond float16, which ends at {_MAX:.0f}, on the calibration data.",
+        got=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
+        fix="Keep the nodes at them in float32 with --set steps.convert.overflow=keep_float32, or every "
+        f"{' and '.join(sorted(ops))} with steps.convert.keep_float32.",
+    )
+
+
+def _overflows(node: ir.Node, beyond: Mapping[str, float]) -> str:
+    """The first value at ``node`` that is beyond float16; empty where there is none."""
+    return next((v.name for v in (*node.outputs, *node.inputs) if v is not None and v.name and v.name in beyond), "")
+
+
+def _losses(reach: Mapping[str, Reach]) -> list[Event]:
+    """What rounds to zero: normal for the tails of a softmax, telling anywhere else."""
+    lossy = sorted((value.lost, name) for name, value in reach.items() if value.lost > _NOTABLE_LOSS)
+    if not lossy:
+        return []
+    share, name = lossy[-1]
+    message = (
+        f"In {len(lossy)} of {len(reach)} values more than {_NOTABLE_LOSS:.0%} of the elements round to zero in float16 "
+        f"on the calibration data; most in {name} ({share:.1%})."
+    )
+    return [Event(kind="note", stage="float16", message=message)]
+
+
+def _wide_nodes(
+    model: ir.Model, keep: frozenset[str], beyond: Mapping[str, float], events: list[Event]
+) -> set[ir.Node]:
     """The nodes that compute in float32."""
     wide = set()
     for node in model.graph:
         reason = None
         if node.op_type not in keep:
-            reason = _obstacle(model, node)
+            value = _overflows(node, beyond)
+            reason = (
+                f"{value} reaches {beyond[value]:.3g} on the calibration data, float16 ends at {_MAX:.0f}"
+                if value
+                else _obstacle(model, node)
+            )
             if reason is None:
                 continue
             events.append(

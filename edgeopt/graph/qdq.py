@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeopt.core.errors import GraphError
 
 __all__ = [
+    "BITS_KEY",
     "NODE_KEY",
     "RANGE_KEY",
     "Point",
@@ -24,6 +25,7 @@ __all__ = [
     "weighted_nodes",
 ]
 
+BITS_KEY = "edgeopt.weight_bits"  # on a weighted op: bits of its integer weight, where that is less than 8
 RANGE_KEY = "edgeopt.range"  # on QuantizeLinear: "low high", what calibration saw there
 NODE_KEY = "edgeopt.node"  # on a weighted op: the fx node of the exported program that it came from
 
@@ -79,20 +81,23 @@ def weighted_nodes(graph: ir.Graph) -> Iterator[tuple[ir.Node, np.ndarray, ir.No
     """Every Conv, ConvTranspose, Gemm and MatMul with a constant second input.
 
     Yields:
-        The node, its weight as stored (int8 where quantized), and the weight's DequantizeLinear or None.
+        The node, its weight as stored (int8 where quantized; of the shape that is read, but for a transpose), and the
+        weight's DequantizeLinear or None.
     """
     for node in graph:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
             continue
         value = node.inputs[1]
-        producer = value.producer() if value is not None else None
-        if producer is not None and producer.op_type == "Transpose":
+        producer, shape = value.producer() if value is not None else None, None
+        while producer is not None and producer.op_type in ("Transpose", "Reshape"):
+            if producer.op_type == "Reshape":  # one scale per group: see ``BlockWeights``
+                shape = array_of(producer.inputs[1])
             inner = producer.inputs[0]
             producer = inner.producer() if inner is not None else None
         if producer is not None and producer.op_type == "DequantizeLinear":
             weight = array_of(producer.inputs[0])
             if weight is not None:
-                yield node, weight, producer
+                yield node, weight if shape is None else weight.reshape(shape), producer
         else:
             weight = array_of(value)
             if weight is not None:

@@ -22,6 +22,7 @@ from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_s
 from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
+from edgeopt.targets.schema import is_quantized
 
 __all__ = ["Judged", "judge_candidates"]
 
@@ -112,7 +113,7 @@ def judge_candidates(
 def _settle(bench: _Bench, built: Built) -> _Trial:
     """Run a candidate; where it loses accuracy on its own runtime, write and run it in the target's further forms."""
     planned = built.planned
-    if not planned.precision.startswith("int8") or not planned.rules.forms:
+    if not is_quantized(planned.precision) or not planned.rules.forms:
         return _try(bench, built)
     trials: dict[str, _Trial] = {}
 

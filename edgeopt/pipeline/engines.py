@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.engine import Engine
@@ -14,7 +15,7 @@ from edgeopt.pipeline import records
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.graphs import Graph
 from edgeopt.pipeline.plan import Plan, PlannedCandidate
-from edgeopt.targets.schema import RuntimeRules
+from edgeopt.targets.schema import Precision, RuntimeRules
 
 __all__ = ["Built", "Witness", "build_engine", "build_witness"]
 
@@ -90,7 +91,7 @@ def build_witness(context: RunContext, plan: Plan, built: Built) -> Witness | No
         name=name,
         dialect="float",  # the neutral graph as it is: slower, and computed as written
         versions="",
-        precisions=("fp32", "fp16", "int8", "int8-fp16"),
+        precisions=get_args(Precision),
         opset_max=plan.target.opset,
     )
     key = {

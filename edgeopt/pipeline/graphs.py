@@ -28,14 +28,15 @@ from edgeopt.pipeline.cache import CUT_SHORT
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.host import run_onnx
 from edgeopt.pipeline.plan import Plan
-from edgeopt.pipeline.samples import ParityInputs, demand_finite
+from edgeopt.pipeline.samples import ParityInputs, demand_finite, graph_batches
 from edgeopt.pipeline.steps import run_steps, torch_steps
 from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, step_name
 
-__all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "int8_graph", "versions"]
+__all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "quantized_graph", "versions"]
 
 # One rounding that fell the other way moves a value by a step of its grid, and what follows with it.
 _INT8_TOLERANCE = 0.1
+_UNSEEN = "Without data no value was held against float16's range; give --data to have it checked for overflow."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Graph:
     Attributes:
         path: ``model.onnx``; external data beside it.
         reference: The FP32 PyTorch outputs on the parity inputs (the graph's own, for a model given as ONNX).
-        calibration: ``calibration.json``, for int8.
+        calibration: ``calibration.json``, where it is quantized.
     """
 
     path: Path
@@ -86,7 +87,7 @@ def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Parity
     return _read(context.stage("export", "export fp32", key, build), context)
 
 
-def int8_graph(
+def quantized_graph(
     context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, *, data: Dataset, base: Graph
 ) -> Graph:
     """Quantize as the recipe says, export, and hold the graph against ``base``'s FP32 PyTorch outputs."""
@@ -110,36 +111,55 @@ def int8_graph(
     workspace = context.cache.workspace("quantize", key) if trains else None
 
     def build(folder: Path) -> None:
-        _export_int8(folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace)
+        _export_quantized(folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace)
         trained = records.read(folder / "training.json", list[TrainingSection])
         if any(section.ended == ENDED_EARLY for section in trained):
             (folder / CUT_SHORT).touch()
 
-    label = f"{'train and ' if trains else ''}quantize to int8{plan.mark}"
+    precision = plan.recipe.step(Quantize).precision
+    label = f"{'train and ' if trains else ''}quantize to {precision}{plan.mark}"
     graph = _read(context.stage("quantize", label, key, build), context)
     if workspace is not None and all(section.ended != ENDED_EARLY for section in graph.training):
         shutil.rmtree(workspace, ignore_errors=True)
     return graph
 
 
-def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph) -> Graph:
-    """Convert what is FP32 in ``base`` (FP32 or int8) to FP16, inputs and outputs left as they are."""
+def float16_graph(
+    context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph, *, data: Dataset | None
+) -> Graph:
+    """Convert what is FP32 in ``base`` (FP32 or int8) to FP16, inputs and outputs left as they are.
+
+    Args:
+        data: Whose calibration split says which values float16 cannot hold; without it nothing does, and an event says so.
+    """
     from edgeopt.graph.float16 import convert_float16
+    from edgeopt.graph.float_range import float_reach
 
     config = plan.recipe.step(Convert)
+    seen = None if data is None else data.splits.get("calibration")
 
     def build(folder: Path) -> None:
-        result = convert_float16(base.path, folder / "model.onnx", keep_float32=config.keep_float32)
+        reach = (
+            None
+            if not seen
+            else float_reach(
+                base.path, graph_batches(base.path, loaded.model, seen, config.calibration_samples), run_onnx
+            )
+        )
+        result = convert_float16(
+            base.path, folder / "model.onnx", keep_float32=config.keep_float32, reach=reach, overflow=config.overflow
+        )
         outputs = _ordered(run_onnx(folder / "model.onnx", samples.named(loaded.model)), loaded)
         row = _compare(base.reference, outputs, plan, samples, stage="convert float16", kind="int8")
         _demand(row, lambda: None)
         if base.calibration is not None:
             shutil.copyfile(base.calibration, folder / "calibration.json")
+        unseen = [Event(kind="note", stage="float16", message=_UNSEEN)] if reach is None else []
         _write(
             folder,
             reference=base.reference,
             parity=[row],
-            events=list(result.events),
+            events=[*result.events, *unseen],
             layers=base.layers,
             training=base.training,
             trials=base.trials,
@@ -147,6 +167,7 @@ def float16_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Pari
 
     key = {
         "graph": hash_file(base.path),
+        "calibration": None if seen is None else seen.fingerprint,
         "convert": config.model_dump(mode="json"),
         "samples": samples.fingerprint(),
         "parity": plan.recipe.parity.model_dump(mode="json"),
@@ -195,7 +216,7 @@ def _adopt_onnx(folder: Path, loaded: Loaded, samples: ParityInputs) -> None:
     _write(folder, reference=reference, parity=[], events=[])
 
 
-def _export_int8(
+def _export_quantized(
     folder: Path,
     context: RunContext,
     loaded: Loaded,
@@ -227,6 +248,7 @@ def _export_int8(
         path,
         opset=plan.target.opset,
         ranges=result.ranges,
+        weight_bits={d.node: 4 for d in result.decisions if d.node and d.precision in ("w4a8", "w4")},
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )
@@ -238,7 +260,7 @@ def _export_int8(
     same = compare(
         quantized,
         _ordered(outputs, loaded),
-        stage="export int8",
+        stage=f"export {config.precision}",
         against=f"the quantized program, {samples.origin}",
         kind="int8",
         limits=limits,

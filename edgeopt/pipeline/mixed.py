@@ -14,7 +14,7 @@ from edgeopt.core.errors import RecipeError
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline import records
-from edgeopt.pipeline.graphs import Graph, float_graph, int8_graph
+from edgeopt.pipeline.graphs import Graph, float_graph, quantized_graph
 from edgeopt.pipeline.group_latency import GroupTimes, measure_groups, time_assignments
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.run import Run
@@ -121,7 +121,7 @@ def time_groups(run: Run, plan: Plan, samples: ParityInputs, config: Mixed, grou
     loose = _with_step(plan, _plainest(config))
     loose = replace(loose, recipe=loose.recipe.model_copy(update={"parity": _ANYTHING}))
     fp32 = float_graph(quiet, run.loaded, plan, samples)
-    int8 = int8_graph(quiet, run.loaded, loose, samples, data=run.data, base=fp32)
+    int8 = quantized_graph(quiet, run.loaded, loose, samples, data=run.data, base=fp32)
     times = measure_groups(run, plan, samples, config=config, groups=groups, fp32=fp32, int8=int8)
     if not times:
         return Timing(why="no runtime ran the int8 graph")

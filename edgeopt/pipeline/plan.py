@@ -8,9 +8,9 @@ from typing import Any, Literal
 from edgeopt.backends.base import Availability
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
-from edgeopt.recipes.check import precision_of
+from edgeopt.recipes.check import lacking, precision_of
 from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe
-from edgeopt.targets.schema import Precision, RuntimeRules, Target
+from edgeopt.targets.schema import Precision, RuntimeRules, Target, is_quantized
 
 __all__ = ["Plan", "PlannedCandidate", "PlannedRung", "make_plan"]
 
@@ -37,7 +37,7 @@ class PlannedCandidate:
     @property
     def dialect(self) -> str:
         """How its graph is written: the runtime's own dialect where there are Q/DQ, else ``float``."""
-        return (self.form or self.rules.dialect) if self.precision.startswith("int8") else "float"
+        return (self.form or self.rules.dialect) if is_quantized(self.precision) else "float"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,8 @@ class Plan:
         quantize = self.recipe.step(Quantize)
         if isinstance(quantize, Qat):
             names.append(
-                f"quantize to int8 ({quantize.observer} observer, {quantize.calibration_samples} calibration samples), "
+                f"quantize to {quantize.precision} ({quantize.observer} observer, "
+                f"{quantize.calibration_samples} calibration samples), "
                 f"train on the grid ({quantize.scales} step sizes, {_training_words(quantize)}), export, parity"
             )
         elif isinstance(quantize, Mixed):
@@ -163,6 +164,7 @@ def _techniques(quantize: Quantize) -> str:
         "SmoothQuant": quantize.smooth,
         "AdaRound": quantize.adaround.use if quantize.adaround else False,
         "batch-norm re-estimation": quantize.reestimate_batchnorm,
+        "GPTQ": quantize.gptq,
         "bias correction": quantize.bias_correction,
     }
     forced = ", ".join(name for name, use in uses.items() if use is True)
@@ -201,8 +203,8 @@ def make_plan(
         if availability.version is None and availability.needed:
             left_out.append(f"{rules.name} is not installed here; {availability.how_to_get}")
             continue
-        if precision not in rules.precisions:
-            left_out.append(f"{rules.name} does not run {precision} to advantage on {target.name}")
+        if missing := lacking(recipe, rules):
+            left_out.append(f"{rules.name} does not run {' and '.join(missing)} to advantage on {target.name}")
             continue
         wanted_precisions: tuple[Precision, ...] = ("fp32", precision) if precision != "fp32" else ("fp32",)
         for wanted in wanted_precisions:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from edgeopt.data.contract import Dataset
 from edgeopt.devices.base import Device
 from edgeopt.pipeline.context import RunContext
-from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, float_graph, int8_graph
+from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, float_graph, quantized_graph
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.recipes.schema import Convert
+from edgeopt.targets.schema import is_quantized
 
 __all__ = ["Run", "make_graphs"]
 
@@ -35,9 +37,9 @@ class Run:
 def make_graphs(run: Run, plan: Plan, samples: ParityInputs) -> dict[str, Graph]:
     """The portable graph of each precision in the plan."""
     graphs = {"fp32": float_graph(run.context, run.loaded, plan, samples)}
-    if plan.precision.startswith("int8") and run.data is not None:
-        graphs["int8"] = int8_graph(run.context, run.loaded, plan, samples, data=run.data, base=graphs["fp32"])
-    if plan.precision in {"fp16", "int8-fp16"}:
-        base = graphs.get("int8", graphs["fp32"])
-        graphs[plan.precision] = float16_graph(run.context, run.loaded, plan, samples, base)
-    return graphs
+    made = graphs["fp32"]
+    if is_quantized(plan.precision) and run.data is not None:
+        made = quantized_graph(run.context, run.loaded, plan, samples, data=run.data, base=made)
+    if plan.recipe.step(Convert) is not None:
+        made = float16_graph(run.context, run.loaded, plan, samples, made, data=run.data)
+    return graphs | {plan.precision: made}

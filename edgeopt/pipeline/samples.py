@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Batch, Dataset, Split
 from edgeopt.model.trained import TrainedModel
 
-__all__ = ["ParityInputs", "demand_finite", "parity_inputs"]
+__all__ = ["ParityInputs", "demand_finite", "graph_batches", "parity_inputs"]
 
+_AT_A_TIME = 32  # samples per inference, where the graph's batch is open
 _ROWS = 4096  # looked at at once: outputs of a whole split are read from disk
 
 
@@ -88,6 +90,20 @@ def demand_finite(outputs: Sequence[np.ndarray], whose: str, rows: np.ndarray, o
                     fix="Look at that sample, and repair the model before compressing it (an overflow, a division, a "
                     "logarithm); edgeopt changes no numerics to hide this.",
                 )
+
+
+def graph_batches(path: Path, model: TrainedModel, split: Split, limit: int) -> Iterator[dict[str, np.ndarray]]:
+    """The first ``limit`` samples of a split by input name, in the batches that the graph at ``path`` takes.
+
+    A last batch that falls short of a fixed one repeats its last sample.
+    """
+    from edgeopt.graph.io import load_onnx
+    from edgeopt.graph.taps import samples_at_a_time
+
+    size = samples_at_a_time(load_onnx(path), _AT_A_TIME)
+    for batch in split.batches(size, limit):
+        rows = np.minimum(np.arange(size), len(batch.inputs[0]) - 1)
+        yield {spec.name: array[rows] for spec, array in zip(model.inputs, batch.inputs, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeopt.core.errors import RecipeError
-from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe, step_name
+from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe, step_name, weight_only
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
-__all__ = ["check", "default_recipe_name", "onnx_conflicts", "own_conflicts", "precision_of", "runtimes_for"]
+__all__ = [
+    "check",
+    "default_recipe_name",
+    "lacking",
+    "onnx_conflicts",
+    "own_conflicts",
+    "precision_of",
+    "runtimes_for",
+]
 
 
 def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, model_opset: int | None = None) -> None:
@@ -43,14 +51,26 @@ def own_conflicts(recipe: Recipe) -> list[str]:
 
 def precision_of(recipe: Recipe) -> Precision:
     """What the recipe's artifact computes in: ``fp32`` where no step changes it."""
-    if recipe.step(Quantize):
-        return "int8-fp16" if recipe.step(Convert) else "int8"
-    return "fp16" if recipe.step(Convert) else "fp32"
+    quantize: Quantize | None = recipe.step(Quantize)
+    convert: Convert | None = recipe.step(Convert)
+    if quantize is not None:
+        return "int8-fp16" if convert and quantize.precision == "int8" else quantize.precision
+    return "fp16" if convert is not None else "fp32"
+
+
+def lacking(recipe: Recipe, rules: RuntimeRules) -> tuple[Precision, ...]:
+    """What the recipe asks for, of the whole graph or of single layers, that the runtime does not offer."""
+    wanted: list[Precision] = [precision_of(recipe)]
+    quantize: Quantize | None = recipe.step(Quantize)
+    if quantize is not None:
+        # 7-bit weights are int8 ones that use less of it, and float is what every runtime has.
+        wanted += ["int8" if p == "w7a8" else p for p in quantize.layer_precisions if p != "float"]
+    return tuple(p for p in dict.fromkeys(wanted) if p not in rules.precisions)
 
 
 def runtimes_for(recipe: Recipe, target: Target) -> tuple[RuntimeRules, ...]:
-    """The target's runtimes that offer the recipe's precision, in the target's order."""
-    return tuple(rules for rules in target.runtimes if precision_of(recipe) in rules.precisions)
+    """The target's runtimes that offer the recipe's precisions, in the target's order."""
+    return tuple(rules for rules in target.runtimes if not lacking(recipe, rules))
 
 
 def default_recipe_name(target: Target, has_data: bool) -> tuple[str, str]:
@@ -79,6 +99,12 @@ def _order_conflicts(recipe: Recipe) -> Iterator[str]:
         yield "finetune trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
     elif trained and quantized[0] < trained[0]:
         yield "finetune comes after the model was quantized; put it first, or train on the grid with qat."
+    quantize, convert = recipe.step(Quantize), recipe.step(Convert)
+    if quantize and convert and (quantize.precision, convert.dtype) != ("int8", "float16"):
+        yield (
+            f"quantize to {quantize.precision} and convert to {convert.dtype} do not go together: "
+            "only int8 with float16 in between has runtimes; leave one of the two steps out."
+        )
 
 
 def _places(recipe: Recipe, kind: type[object]) -> list[int]:
@@ -100,6 +126,22 @@ def _option_conflicts(recipe: Recipe) -> Iterator[str]:
                 f"steps.{step_name(quantize)}.{option} is {value}, which the observer {quantize.observer!r} does not read; "
                 f"set steps.{step_name(quantize)}.observer={observers[0]} or leave it out."
             )
+    yield from _group_conflicts(quantize)
+
+
+def _group_conflicts(quantize: Quantize) -> Iterator[str]:
+    grouped = [p for p in quantize.layer_precisions if weight_only(p)]
+    if grouped and isinstance(quantize, Qat):
+        yield f"qat trains layers whose inputs are quantized too, and {grouped[0]} is weight-only; use w4a8, or quantize."
+        return
+    if grouped and quantize.group_size is None:
+        yield f"{grouped[0]} has one scale per group of weights; set steps.quantize.group_size, e.g. 32."
+    if grouped:
+        return
+    if quantize.group_size is not None:
+        yield f"steps.quantize.group_size is for w8 and w4; {quantize.precision} has one scale per output channel."
+    if quantize.gptq:
+        yield f"steps.quantize.gptq is for w8 and w4, not for {quantize.precision}; set it to false."
 
 
 def _training_conflicts(recipe: Recipe) -> Iterator[str]:
@@ -128,8 +170,9 @@ def _target_conflicts(recipe: Recipe, target: Target) -> Iterator[str]:
     if runtimes_for(recipe, target):
         return
     offers = "; ".join(f"{rules.name}: {', '.join(rules.precisions)}" for rules in target.runtimes)
+    wanted = " and ".join(dict.fromkeys(p for rules in target.runtimes for p in lacking(recipe, rules)))
     yield (
-        f"no runtime of {target.name} runs {precision_of(recipe)} to advantage ({offers}); "
+        f"no runtime of {target.name} runs {wanted} to advantage ({offers}); "
         f"use the recipe {target.default_recipe!r} with data or {target.float_recipe!r} without."
     )
 

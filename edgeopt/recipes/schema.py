@@ -37,10 +37,21 @@ __all__ = [
     "StepConfig",
     "Use",
     "step_name",
+    "weight_only",
 ]
 
-LayerPrecision = Literal["float", "int8", "w7a8"]
-"""What one layer computes in: ``int8`` takes the target's weight bits; ``w7a8``: 7-bit weights whatever the target."""
+LayerPrecision = Literal["float", "int8", "w7a8", "w4a8", "w8", "w4"]
+"""What one layer computes in.
+
+``int8`` takes the target's weight bits; ``w7a8`` and ``w4a8`` have weights of 7 and 4 bits whatever the target, and 8-bit
+activations. ``w8`` and ``w4`` are weight-only: integers on disk, arithmetic in float; for linear layers.
+"""
+
+
+def weight_only(precision: str) -> bool:
+    """Whether a layer of this precision has integer weights and float activations."""
+    return precision in ("w8", "w4")
+
 
 ObserverName = Literal["minmax", "moving_average", "percentile", "histogram", "entropy", "best"]
 Use = bool | Literal["try"]
@@ -67,9 +78,11 @@ class AdaRound(_Frozen):
 
 
 class Quantize(_Frozen):
-    """Post-training quantization to int8: symmetric weights, per-tensor activations.
+    """Post-training quantization to integers: symmetric weights, per-tensor activations.
 
     Attributes:
+        precision: What every layer gets that neither ``skip``, ``assign`` nor ``ends`` names. ``int8`` and ``w4a8`` have
+            one weight scale per output channel; ``w8`` and ``w4`` one per ``group_size`` weights.
         observer: Which range of an activation the grid covers. ``minmax``: all of it; ``moving_average``: the batches'
             extremes, averaged; ``percentile``: all but outliers; ``histogram``: the range with the least squared error;
             ``entropy``: the one with the least Kullback-Leibler divergence; ``best``: of all but ``moving_average``,
@@ -89,9 +102,14 @@ class Quantize(_Frozen):
         skip: Shell patterns of layer names that stay in float.
         assign: Shell patterns of layer names to their precision, the first match wins; a layer that none matches takes
             the step's. A search for mixed precision writes its outcome here, so that it can be repeated.
+        ends: The precision of the first and of the last layer with weights, where ``assign`` does not name it; null: as
+            every other layer. With weights of 4 bits both are commonly left at 8: they are small, and the net hangs on them.
+        group_size: For ``w8`` and ``w4``: consecutive weights of one output channel that share a scale.
+        gptq: For ``w8`` and ``w4``: round each weight so that the layer's output on the calibration data keeps, taking
+            up what earlier weights lost (GPTQ), instead of to the nearest point.
     """
 
-    precision: Literal["int8"]
+    precision: Literal["int8", "w4a8", "w8", "w4"]
     observer: ObserverName
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -107,6 +125,15 @@ class Quantize(_Frozen):
     batch_size: Annotated[int, Field(ge=1)] = 32
     skip: tuple[str, ...] = ()
     assign: dict[str, LayerPrecision] = Field(default_factory=dict)
+    ends: LayerPrecision | None = None
+    group_size: Literal[16, 32, 64, 128, 256] | None = None
+    gptq: Use = False
+
+    @property
+    def layer_precisions(self) -> tuple[LayerPrecision, ...]:
+        """Every precision that a layer may get from this step."""
+        ends = () if self.ends is None else (self.ends,)
+        return tuple(dict.fromkeys((self.precision, *ends, *self.assign.values())))
 
 
 class Budget(_Frozen):
@@ -172,10 +199,15 @@ class Convert(_Frozen):
     Attributes:
         dtype: The type of weights and activations.
         keep_float32: ONNX op types that stay in float32.
+        overflow: What becomes of the ops that make or read a value which the type cannot hold on the calibration data:
+            they stay in float32 and the report lists them (``keep_float32``), or the run stops (``error``).
+        calibration_samples: How many samples are looked at for that (all, where the split has fewer).
     """
 
     dtype: Literal["float16"]
     keep_float32: tuple[str, ...] = ()
+    overflow: Literal["error", "keep_float32"] = "error"
+    calibration_samples: Annotated[int, Field(ge=1)] = 512
 
 
 class Qat(Quantize):
@@ -183,6 +215,7 @@ class Qat(Quantize):
 
     Attributes:
         observer: Of the ranges that training starts from; ``best`` is for post-training quantization.
+        precision: Layers whose inputs are quantized are trained; weight-only ones are not.
         bias_correction: Always off, as is every other technique of ``Quantize``: weights and biases are trained.
         scales: ``learned`` (a step size per activation and per weight channel is trained, LSQ), or ``observed``
             (activations: a moving average of each batch's range; weights: their largest magnitude).
@@ -192,7 +225,10 @@ class Qat(Quantize):
         training: The loop.
     """
 
+    precision: Literal["int8", "w4a8"]
     observer: Literal["minmax", "moving_average", "percentile", "histogram", "entropy"]
+    group_size: None = None
+    gptq: Literal[False] = False
     equalize: Literal[False] = False
     smooth: Literal[False] = False
     adaround: None = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from edgeopt.core.errors import TargetError
 from edgeopt.targets.host import Host
-from edgeopt.targets.schema import Isa, QuantizationRules, RuntimeRules, Target
+from edgeopt.targets.schema import Isa, Precision, QuantizationRules, RuntimeRules, Target
 
 __all__ = ["VNNI", "fill_in"]
 
 VNNI = ("avx512_vnni", "avx_vnni")
 """Either one adds products of u8 and s8 in 32 bits; without, pairs are added in 16 bits, which saturate."""
+
+_SHOWN_ON_X86: frozenset[Precision] = frozenset({"w4a8", "w8", "w4"})
+"""Whose experiments ran on x86-64 alone; nothing is claimed of kernels for packed weights elsewhere."""
 
 _NOTABLE = (
     *("avx2", "avx512f", *VNNI, "avx512_bf16", "amx_int8"),
@@ -54,11 +57,17 @@ def _notable(host: Host) -> tuple[str, ...]:
 def _runtime(rules: RuntimeRules, host: Host, *, saturates: bool) -> RuntimeRules:
     if rules.name == "onnxruntime":
         x86 = "ort-x86-novnni" if saturates else "ort-x86"
-        return rules.model_copy(update={"dialect": "ort-arm" if host.arch == "aarch64" else x86})
-    if rules.name == "openvino" and host.arch == "aarch64" and "asimddp" not in host.features:
-        # Its int8 raises on Armv8.0 (Cortex-A53, A72).
-        return rules.model_copy(update={"precisions": tuple(p for p in rules.precisions if p != "int8")})
-    return rules
+        rules = rules.model_copy(update={"dialect": "ort-arm" if host.arch == "aarch64" else x86})
+    return rules.model_copy(update={"precisions": tuple(p for p in rules.precisions if _offered(p, rules.name, host))})
+
+
+def _offered(precision: Precision, runtime: str, host: Host) -> bool:
+    """Whether what the catalog says of a CPU with everything holds on this one."""
+    if precision in _SHOWN_ON_X86:
+        return host.arch == "x86_64"
+    # OpenVINO's int8 raises on Armv8.0 (Cortex-A53, A72).
+    raises = runtime == "openvino" and host.arch == "aarch64" and "asimddp" not in host.features
+    return not (raises and precision == "int8")
 
 
 def _quantization(rules: QuantizationRules | None, *, saturates: bool) -> QuantizationRules | None:

@@ -6,11 +6,21 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "Target"]
+__all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "Target", "is_quantized"]
 
-Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
-"""What an artifact computes in; ``int8-fp16``: int8 where layers are quantized, float16 in between."""
+Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "w4a8", "w8", "w4"]
+"""What an artifact computes in.
+
+``int8-fp16``: int8 where layers are quantized, float16 in between. ``w4a8``: int8 arithmetic on weights stored in 4 bits.
+``w8`` and ``w4``: weights stored in 8 or 4 bits, arithmetic in float.
+"""
+_FLOAT: frozenset[Precision] = frozenset({"fp32", "fp16"})
 OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool", "concat"]
+
+
+def is_quantized(precision: Precision) -> bool:
+    """Whether the graph of this precision holds Q/DQ, made by a quantize step."""
+    return precision not in _FLOAT
 
 
 class _Frozen(BaseModel):
@@ -132,8 +142,8 @@ class Target(_Frozen):
 
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
-        if ("int8" in self.precisions) != (self.quantization is not None):
-            raise ValueError("quantization is there exactly where a runtime's precisions have int8")
+        if any(map(is_quantized, self.precisions)) != (self.quantization is not None):
+            raise ValueError("quantization is there exactly where a runtime's precisions have int8 or lower")
         for runtime in self.runtimes:
             if self.opset > runtime.opset_max:
                 raise ValueError(

@@ -11,6 +11,8 @@ from graph_nets import run_reference
 
 from edgeopt.core.errors import GraphError
 from edgeopt.graph.float16 import convert_float16
+from edgeopt.graph.float_range import float_reach
+from edgeopt.graph.taps import tap
 
 HEADER = '<ir_version: 10, opset_import: ["": 20]> '
 
@@ -134,3 +136,71 @@ def test_the_same_graph_gives_the_same_bytes(case, tmp_path):
     for name in ("a.onnx", "b.onnx"):
         convert_float16(case("vit").float_path, tmp_path / name)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def hot(path):
+    """A product of 10^6 in the middle, divided away again; every constant is inside float16."""
+    text = (
+        "g (float[n, 4] x) => (float[n, 4] y) "
+        "{ a = Mul(x, k) b = Mul(a, k) c = Relu(b) d = Div(c, k) e = Div(d, k) y = Add(e, small) }"
+    )
+    return write(path, text, {"k": np.array([1e3], np.float32), "small": np.full(4, 0.5, np.float32)})
+
+
+def positive(count, seed=0):
+    return np.random.default_rng(seed).uniform(0.5, 1.0, (count, 4)).astype(np.float32)
+
+
+def test_the_reach_of_a_graphs_values_is_what_numpy_finds(case, tmp_path):
+    net = case("vit")
+    batches = [{"x": net.samples[i : i + 8]} for i in range(0, 32, 8)]
+    reach = float_reach(net.float_path, batches, run_reference)
+    assert reach["x"].largest == np.abs(net.samples).max()
+    names = [name for name in reach if name != "x"]
+    values = [tap(net.float_path, names, batch, run_reference) for batch in batches]
+    for name in names:
+        all_of_it = np.concatenate([part[name].reshape(-1) for part in values])
+        assert reach[name].largest == pytest.approx(np.abs(all_of_it).max(), rel=1e-6)
+        lost = (all_of_it != 0) & (all_of_it.astype(np.float16) == 0)
+        assert reach[name].lost == pytest.approx(lost.mean(), abs=1e-6)
+    assert len(names) > 50
+
+
+def test_values_beyond_float16_keep_their_ops_in_float32_and_each_is_named(tmp_path):
+    source, x = hot(tmp_path / "a.onnx"), positive(64)
+    assert np.isinf((x.astype(np.float16) * np.float16(1e3)) * np.float16(1e3)).all()
+    reach = float_reach(source, [{"x": x}], run_reference)
+    result = convert_float16(source, tmp_path / "c.onnx", reach=reach, overflow="keep_float32")
+    np.testing.assert_allclose(run_reference(result.path, {"x": x})["y"], x + 0.5, rtol=4e-3)
+    kept = {event.message.partition(" ")[0] for event in result.events if event.kind == "fallback"}
+    assert kept == {"Mul", "Relu", "Div"}
+    assert "b reaches 9.9" in result.events[0].message
+    assert types(result.path)["small_float16"] == "FLOAT16"  # the last op is untouched
+
+
+def test_values_beyond_float16_are_refused_where_the_recipe_says_so(tmp_path):
+    source = hot(tmp_path / "a.onnx")
+    reach = float_reach(source, [{"x": positive(8)}], run_reference)
+    with pytest.raises(GraphError, match=r"2 values of the graph are beyond float16.*b \(.*overflow=keep_float32"):
+        convert_float16(source, tmp_path / "b.onnx", reach=reach)
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_a_graph_inside_float16_is_converted_as_without_data(case, tmp_path):
+    net = case("mlp")
+    reach = float_reach(net.float_path, [{"x": net.samples}], run_reference)
+    for name, seen in (("a.onnx", reach), ("b.onnx", None)):
+        assert convert_float16(net.float_path, tmp_path / name, reach=seen).events == ()
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_what_rounds_to_zero_is_noted_with_the_value_that_loses_most(tmp_path):
+    text = "g (float[n, 4] x) => (float[n, 4] y) { a = Mul(x, k) b = Mul(a, k) c = Div(b, k) y = Div(c, k) }"
+    source = write(tmp_path / "a.onnx", text, {"k": np.array([1e-4], np.float32)})
+    x = np.linspace(1, 8, 64, dtype=np.float32).reshape(-1, 4)  # b from 1e-8 to 8e-8; zero below 2.98e-8
+    reach = float_reach(source, [{"x": x}], run_reference)
+    assert reach["b"].lost == np.mean(x * np.float32(1e-4) * np.float32(1e-4) < 2.0**-25)
+    notes = [e.message for e in convert_float16(source, tmp_path / "b.onnx", reach=reach).events if e.kind == "note"]
+    assert len(notes) == 1
+    assert "In 1 of 5 values" in notes[0]
+    assert "most in b (28.1%)" in notes[0]

@@ -53,7 +53,7 @@ def test_a_target_without_int8_says_so():
 def test_float16_is_refused_where_the_runtime_has_no_kernels_for_it():
     refuse(
         load_recipe("fp16"),
-        match=r"no runtime of x86-vnni runs fp16 to advantage \(onnxruntime: fp32, int8\); use the recipe 'auto'",
+        match=r"runs fp16 to advantage \(onnxruntime: fp32, int8, w4a8, w4\); use the recipe 'auto'",
     )
 
 

@@ -19,6 +19,10 @@ SHIPPED = [
     "int8-ptq-advanced",
     "int8-ptq-fp16",
     "int8-qat",
+    "w4",
+    "w4a8",
+    "w4a8-qat",
+    "w8",
 ]
 
 

@@ -123,7 +123,7 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         ("title:", "titel:", r"unknown key titel; nearest valid key: title"),
         ("weight_bits: 8", "weight_bits: 6", r"quantization\.weight_bits is 6; choose 7 or 8"),
         ("residual_add: both", "residual_add: none", r"quantization: residual_add is none exactly where"),
-        ("precisions: [fp32, int8]", "precisions: [fp32]", r"quantization is there exactly where"),
+        ("precisions: [fp32, int8, w4a8, w4]", "precisions: [fp32]", r"quantization is there exactly where"),
         ("opset_max: 23", "opset_max: 19", r"opset 20 is newer than onnxruntime reads \(opset_max 19\)"),
         ("name: x86-vnni", "name: X86 vnni", r"name is 'X86 vnni': string should match pattern"),
         ("default_recipe: auto\n", "", r"default_recipe is missing"),

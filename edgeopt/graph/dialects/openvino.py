@@ -7,8 +7,10 @@ import onnx_ir as ir
 from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid
 from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.block_weights import BlockWeights
 from edgeopt.graph.passes.drop_output_points import DropOutputPoints
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
+from edgeopt.graph.passes.pack_int4 import PackInt4
 
 __all__ = ["DIALECT", "OpenVino"]
 
@@ -21,7 +23,7 @@ class OpenVino:
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write every activation as uint8, without the grids that part a convolution from its activation function."""
         dropped = run_passes(model, [DropOutputPoints()])
-        run_passes(model, [OwnZeroPoints()])
+        run_passes(model, [OwnZeroPoints(), BlockWeights(), PackInt4()])
         return Rewrite(same_points=regrid(model, "uint8") and not dropped, events=tuple(left_alone(model)))
 
 

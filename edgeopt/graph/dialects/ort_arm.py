@@ -14,7 +14,9 @@ from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.check_weights import CheckWeights
 from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
+from edgeopt.graph.passes.matmul_nbits import MatMulNBits
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
+from edgeopt.graph.passes.pack_int4 import PackInt4
 from edgeopt.graph.passes.quantize_bias import QuantizeBias
 
 __all__ = ["DIALECT", "OrtArm"]
@@ -35,7 +37,7 @@ class OrtArm:
         same = regrid(model, "int8")
         same = not run_passes(model, [QuantizeBias()]) and same
         left = left_alone(model)  # before Pad comes to read integers
-        run_passes(model, [HoistQuantize(), OwnZeroPoints()])
+        run_passes(model, [HoistQuantize(), OwnZeroPoints(), MatMulNBits(), PackInt4()])
         return Rewrite(same_points=same, events=(*left, *unquantized_outputs(model, "ONNX Runtime")))
 
 
