@@ -3,7 +3,7 @@
 The net has a hidden layer in which four of 68 channels are some forty times as large as the others, and SiLU behind it:
 per-tensor activations spend their grid on the four, and no scale can be moved across SiLU to prevent it.
 
-    python benchmarks/ladder.py build/ladder [--target openvino-cpu] [--limit 1.0] [--max-minutes 30]
+    python benchmarks/ladder.py build/ladder [--target openvino-cpu] [--limit 0.1] [--max-minutes 30]
 
 Prints one row per rung, as the report has them; the bundle with the whole report stays in the folder. Exits with 1 where
 the ladder did not have to be climbed to the rung that trains, or where that rung misses the limit.
