@@ -25,7 +25,7 @@ EXPECTED = [
     "x86-avx2",
     "x86-vnni",
 ]
-DIALECTS = {"ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "tensorrt"}
+DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "tensorrt"}
 SHIPPED = sorted(load._CATALOG.glob("*.yaml"))
 
 
