@@ -83,7 +83,7 @@ def test_a_packed_weight_is_half_as_large_on_disk_and_holds_the_same_integers(ca
     bytes_saved = sum(weight.size for weight in weights.values()) // 2
     unpacked = apply_dialect("ort-x86", four_bits(net.int8_path, tmp_path / "c.onnx", mark=False), tmp_path / "d.onnx")
     saved = unpacked.path.stat().st_size - (tmp_path / "b.onnx").stat().st_size
-    assert bytes_saved - 250 * len(weights) < saved <= bytes_saved  # a Cast per layer is the price
+    assert saved > bytes_saved - 250 * len(weights)  # a Cast per layer is the price; inner shapes go too
 
 
 def test_the_opset_rises_with_the_first_packed_weight_and_not_without(case, tmp_path):
