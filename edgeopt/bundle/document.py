@@ -294,7 +294,7 @@ class GroupRow(_Frozen):
             say its ``precision``, and whether the ``rest`` is float (only this group is quantized) or int8 (all but it).
         latency: ``latency_delta`` per runtime: the change of p50 when this group alone is float, as a share of all-int8's.
             Conditions: ``how`` it came about, ``counts`` what the search used (0 where no difference could be told).
-        chosen: Its precision in the outcome; None where nothing was searched.
+        chosen: Its precision in the outcome, if there was a search.
     """
 
     name: str
@@ -318,7 +318,7 @@ class FrontRow(_Frozen):
     Attributes:
         label: ``all int8``, ``all float``, or how many groups are float.
         groups_float: Their names.
-        predicted_sensitivity: Sum over the groups: what the program believed.
+        predicted_sensitivity: Sum over the groups.
         predicted_cost: Likewise; latency over all-int8's where it was timed, else the share of MACs in float.
         figures: Scored on the tuning split: ``divergence``, ``agreement_pct``, ``drop_pp`` where there are labels; and
             ``latency_ratio`` to FP32 where it was timed.
@@ -344,9 +344,7 @@ class MixedSection(_Frozen):
 
     Attributes:
         budget: As the recipe has it; empty where only sensitivities were measured.
-        metric: What a group's sensitivity is.
-        split: What it was measured on, in words.
-        timed: What a group's cost in time is, in words.
+        metric: What a group's sensitivity is; ``split``: what it was measured on, and ``timed`` how time was, in words.
         everything: Figures with every group in each precision, as in ``GroupRow.figures``.
         front: From all int8 to all float.
         summary: The outcome in one sentence.

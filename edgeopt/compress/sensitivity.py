@@ -1,8 +1,8 @@
 """What each group of layers costs in accuracy: one calibration, then quantizers switched on and off in PyTorch.
 
 A trial computes what the exported graph of that assignment would: the same ranges, scales and weights, and the plan
-that ``find_layers`` makes of the assignment (what a float neighbour changes included). Bias correction, which belongs
-to the finished model, is left out.
+that ``find_layers`` makes of the assignment (what a float neighbour changes included). The techniques that make the
+finished model more accurate (bias correction and the like) are left out.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class Trials:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             torch.manual_seed(context.seed)
+            if config.observer == "best":  # it belongs to the finished model, as every other technique does
+                config = config.model_copy(update={"observer": "histogram"})
             session = open_session(model, config, context)
             self._plain = copy.deepcopy(session.graph)
             self._prepared, self.calibration_samples = prepare(session)

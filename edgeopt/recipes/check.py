@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeopt.core.errors import RecipeError
-from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, Recipe, step_name, weight_only
+from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe, step_name, weight_only
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = [
@@ -97,6 +97,8 @@ def _order_conflicts(recipe: Recipe) -> Iterator[str]:
         yield f"convert comes before {name}, which calibrates in float32; put {name} first."
     if trained and not quantized:
         yield "finetune trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
+    elif trained and recipe.step(Mixed):
+        yield "mixed searches on the model as it came, and finetune changes it; leave finetune out."
     elif trained and quantized[0] < trained[0]:
         yield "finetune comes after the model was quantized; put it first, or train on the grid with qat."
     quantize, convert = recipe.step(Quantize), recipe.step(Convert)
