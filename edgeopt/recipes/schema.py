@@ -54,7 +54,16 @@ def weight_only(precision: str) -> bool:
 
 
 ObserverName = Literal["minmax", "moving_average", "percentile", "histogram", "entropy", "best"]
-Use = bool | Literal["try"]
+
+
+def _no_number(value: Any) -> Any:
+    """To Python 1 is True; in a recipe it is a slip."""
+    if type(value) is int:
+        raise ValueError("choose true, false or try")
+    return value
+
+
+Use = Annotated[Literal[True, False, "try"], BeforeValidator(_no_number)]
 """Whether a technique is used; ``try``: kept where it brings the tuning split's outputs closer to FP32's, else dropped."""
 
 
@@ -171,8 +180,9 @@ class Mixed(Quantize):
         max_minutes: For timing; what is not timed by then is modelled.
     """
 
+    precision: Literal["int8"]
     budget: Budget
-    candidates: tuple[LayerPrecision, ...] = ("float", "int8")
+    candidates: tuple[Literal["float", "int8", "w7a8"], ...] = ("float", "int8")
     metric: Literal["divergence", "loss"] = "divergence"
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
     tune_samples: Annotated[int, Field(ge=1)] = 512
