@@ -57,9 +57,10 @@ def data_warnings(session: Session) -> tuple[Event, ...]:
         session: Its graph is run in float on at most 64 samples of each split; nothing is changed.
     """
     tune = session.data.splits.get("tune")
-    found = list(_input_doubts(session.feed, tune))
-    if tune is not None and session.data.task == "classification":
-        found += _output_doubts(session.graph, session.feed, tune)
+    with np.errstate(all="ignore"):  # NaN in the data: calibration names the sample
+        found = list(_input_doubts(session.feed, tune))
+        if tune is not None and session.data.task == "classification":
+            found += _output_doubts(session.graph, session.feed, tune)
     return tuple(Event(kind="warning", stage="calibrate", message=message) for message in found)
 
 
