@@ -57,12 +57,12 @@ def main() -> None:
         floats = {name: array.astype(np.float32) for name, array in arrays.items()}
         np.savez(Path(scratch) / "data.npz", **floats, y=np.arange(600) % 10, y_tune=np.arange(200) % 10)
         print("10,000 samples of 3x32x32 float32 are 117 MiB; medians of", arguments.runs, "processes each")
-        for observer in ("minmax", "percentile", "histogram"):
+        for observer in ("minmax", "moving_average", "percentile", "histogram", "entropy"):
             few, many = (
                 float(np.median([_peak_mib(scratch, observer, samples) for _ in range(arguments.runs)]))
                 for samples in ("100", "10000")
             )
-            print(f"{observer:10} 100: {few:7.1f} MiB   10,000: {many:7.1f} MiB   ratio {many / few:.3f}")
+            print(f"{observer:14} 100: {few:7.1f} MiB   10,000: {many:7.1f} MiB   ratio {many / few:.3f}")
 
 
 def _peak_mib(folder: str, observer: str, samples: str) -> float:

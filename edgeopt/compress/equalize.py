@@ -21,18 +21,11 @@ __all__ = ["equalize"]
 
 A = torch.ops.aten
 _LINEAR = A.linear.default
-# What scales with its input, channel by channel, and keeps the channels where they are.
-_THROUGH = (
-    *(
-        A.relu.default,
-        A.relu_.default,
-        A.leaky_relu.default,
-        A.prelu.default,
-        A.max_pool1d.default,
-        A.max_pool2d.default,
-    ),
-    *(A.mean.dim, A.avg_pool1d.default, A.avg_pool2d.default, A.adaptive_avg_pool1d.default),
-    *(A.adaptive_avg_pool2d.default, A.dropout.default, A.clone.default),
+# What scales with its input, value by value; then what mixes the positions of one channel, where those are the last axes.
+_VALUES = (A.relu.default, A.relu_.default, A.leaky_relu.default, A.prelu.default, A.dropout.default, A.clone.default)
+_POSITIONS = (
+    *(A.max_pool1d.default, A.max_pool2d.default, A.avg_pool1d.default, A.avg_pool2d.default),
+    *(A.adaptive_avg_pool1d.default, A.adaptive_avg_pool2d.default, A.mean.dim),
 )
 _PASSES, _CLOSE = 20, 1e-3
 
@@ -77,11 +70,17 @@ def _next(node: Node) -> Node | None:
         current = next(iter(current.users))
         if current.target in (*CONVS, _LINEAR):
             return current if current.args[0] is not current.args[1] and _is_constant(current.args[1]) else None
-        if current.target not in _THROUGH:
-            return None
-        if current.target is A.mean.dim and not all(int(str(dim)) in {-1, -2, 2, 3} for dim in current.args[1]):  # type: ignore[union-attr]
+        if current.target not in _VALUES and not (node.target in CONVS and _pools(current)):
             return None
     return None
+
+
+def _pools(node: Node) -> bool:
+    """Whether a node behind a convolution mixes positions, and never channels."""
+    if node.target is not A.mean.dim:
+        return node.target in _POSITIONS
+    ndim, dims = node.args[0].meta["val"].ndim, node.args[1]  # type: ignore[union-attr]
+    return bool(dims) and all(int(str(dim)) % ndim > 1 for dim in dims)  # type: ignore[union-attr]
 
 
 def _fits(graph: GraphModule, first: Node, second: Node) -> bool:

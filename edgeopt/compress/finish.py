@@ -72,22 +72,22 @@ def finish(
             for layer in layers
         ),
         ranges={names[n.name]: n.meta[RANGE_KEY] for n in converted.graph.nodes if RANGE_KEY in n.meta},
-        events=(*_events(layers, converted, samples, config), *events),
+        events=(*_events(session, converted, samples), *events),
         trials=tuple(trials),
         stats={**_stats(session.program, quantized, layers, samples, config), **(stats or {})},
     )
 
 
-def _events(layers: Sequence[Layer], converted: GraphModule, samples: int, config: Quantize) -> tuple[Event, ...]:
-    left: dict[tuple[str, str], list[Layer]] = {}
-    for layer in layers:
+def _events(session: Session, converted: GraphModule, samples: int) -> tuple[Event, ...]:
+    config, left = session.config, dict[tuple[str, str], list[Layer]]()
+    for layer in session.layers:
         if not layer.quantized and layer.op not in _UNWEIGHTED:
             left.setdefault((layer.op, layer.reason), []).append(layer)
     events = [
         Event(
             kind="note" if reason.startswith("skipped") else "fallback",
             stage="quantize",
-            message=f"{_list([x.name for x in same])} ({op}) in float: {reason}.",
+            message=f"{_list([x.name for x in same])} ({op}) in float: {reason}{_share(same, session)}.",
             node=same[0].node if len(same) == 1 else None,
         )
         for (op, reason), same in left.items()
@@ -112,6 +112,13 @@ def _events(layers: Sequence[Layer], converted: GraphModule, samples: int, confi
             )
         )
     return tuple(events)
+
+
+def _share(layers: Sequence[Layer], session: Session) -> str:
+    """How much of the model's multiplications these layers do; nothing where it is not known."""
+    counts = session.multiplications
+    own = sum(counts.get(layer.node, 0) for layer in layers)
+    return f" ({100 * own / sum(counts.values()):.1f} % of the model's multiplications)" if own else ""
 
 
 def _list(names: Sequence[str], most: int = 4) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch.export import ExportedProgram
@@ -12,6 +13,7 @@ from edgeopt.compress.attributes import attribute
 from edgeopt.compress.base import StepContext
 from edgeopt.compress.calibrate import Feed, calibrate
 from edgeopt.compress.layers import Layer, find_layers
+from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import normalize
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.quantizer import EdgeQuantizer
@@ -33,6 +35,7 @@ class Session:
         graph: The normalized float graph, BatchNorms as they came. ``prepare`` turns it into the observed one, in place.
         layers: Every layer that was judged, in the graph's order.
         feed: The calibration samples.
+        multiplications: Of each layer, per sample, by node name; what has unknown shapes is left out.
     """
 
     model: TrainedModel
@@ -44,6 +47,7 @@ class Session:
     graph: GraphModule
     layers: tuple[Layer, ...]
     feed: Feed
+    multiplications: Mapping[str, int]
 
 
 def open_session(model: TrainedModel, config: Quantize, context: StepContext) -> Session:
@@ -73,6 +77,7 @@ def open_session(model: TrainedModel, config: Quantize, context: StepContext) ->
         graph=graph,
         layers=layers,
         feed=Feed.of(model, program, data.splits["calibration"], config.calibration_samples, config.batch_size),
+        multiplications=multiplications(graph),
     )
 
 

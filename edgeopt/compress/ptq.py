@@ -10,6 +10,7 @@ import torch
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.finish import finish
 from edgeopt.compress.prepare import open_session
+from edgeopt.compress.sanity import data_warnings
 from edgeopt.compress.techniques import quantize_graph
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Quantize
@@ -28,10 +29,11 @@ def quantize_program(model: TrainedModel, config: Quantize, context: StepContext
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # torch's own, while it copies its graphs
         torch.manual_seed(context.seed)
         session = open_session(model, config, context)
+        doubts = data_warnings(session)
         made = quantize_graph(session)
         layers = tuple(
             replace(layer, reason=f"{layer.reason}; {made.notes[layer.node]}") if layer.node in made.notes else layer
             for layer in session.layers
         )
         session = replace(session, layers=layers)
-        return finish(session, made.graph, made.samples, events=made.events, trials=made.trials)
+        return finish(session, made.graph, made.samples, events=(*doubts, *made.events), trials=made.trials)

@@ -23,6 +23,7 @@ from edgeopt.compress.observers import ActivationObserver
 from edgeopt.compress.prepare import Session, allow_int32_biases, channel_axes, prepare
 from edgeopt.compress.ranges import Observer
 from edgeopt.compress.reestimate import normalized_layers, reestimate
+from edgeopt.compress.sanity import observer_warnings
 from edgeopt.compress.score import Judge, Run, Score
 from edgeopt.compress.smooth import smooth
 from edgeopt.core.events import Event
@@ -97,7 +98,7 @@ def quantize_graph(session: Session) -> Quantization:
         graph=converted,
         samples=samples,
         trials=tuple(bench.trials),
-        events=_events(session, bench),
+        events=(*observer_warnings(prepared, session.config), *_events(session, bench)),
         notes=bench.notes,
     )
 
