@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["Wanted", "kind_of", "wanted"]
 
-Kind = Literal["float", "ptq", "qat", "w4", "auto"]
+Kind = Literal["float", "ptq", "qat", "w4", "w4-qat", "auto"]
 _NO_SLOWER = {"onnxruntime": 1.0, "openvino": 1.0}
 
 
@@ -39,7 +39,8 @@ _LITE0 = {"onnxruntime": 0.45, "openvino": 0.45}
 _WANTED: dict[tuple[str, Kind], Wanted] = {
     ("resnet20", "ptq"): Wanted(drop_pp=0.3, sqnr_db=35, latency_ratio=_RESNET20),
     ("resnet20", "qat"): Wanted(drop_pp=0.1, latency_ratio=_RESNET20),
-    ("resnet20", "w4"): Wanted(drop_pp=1.0, size_ratio=0.16),
+    ("resnet20", "w4"): Wanted(size_ratio=0.16),
+    ("resnet20", "w4-qat"): Wanted(drop_pp=1.0, size_ratio=0.16),
     ("mobilenetv2", "ptq"): Wanted(drop_pp=0.5, latency_ratio=_MOBILENETV2),
     ("mobilenetv2", "qat"): Wanted(drop_pp=0.2, latency_ratio=_MOBILENETV2),
     ("lite0", "ptq"): Wanted(agreement_pct=98, sqnr_db=25, latency_ratio=_LITE0),
@@ -60,7 +61,7 @@ def kind_of(recipe: str) -> Kind:
     if "auto" in recipe:
         return "auto"
     if "w4" in recipe or "int4" in recipe:
-        return "w4"
+        return "w4-qat" if "qat" in recipe else "w4"
     if "qat" in recipe:
         return "qat"
     return "ptq" if "int8" in recipe or "ptq" in recipe else "float"

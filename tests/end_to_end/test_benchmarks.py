@@ -129,7 +129,14 @@ def test_the_table_has_a_row_per_engine_with_the_reports_figures(script):
 
 @pytest.mark.parametrize(
     ("recipe", "kind"),
-    [("int8-ptq", "ptq"), ("int8-qat", "qat"), ("w4a8-qat", "w4"), ("auto", "auto"), ("fp16", "float")],
+    [
+        ("int8-ptq", "ptq"),
+        ("int8-qat", "qat"),
+        ("w4a8-qat", "w4-qat"),
+        ("w4a8", "w4"),
+        ("auto", "auto"),
+        ("fp16", "float"),
+    ],
 )
 def test_a_recipes_name_says_which_limits_hold(script, recipe, kind):
     assert script("wanted.py").kind_of(recipe) == kind
