@@ -81,7 +81,7 @@ def round_to_output(
     """Integers Z, each a neighbour of weight/step, with a small Σ (s·Z·G·Zᵀ·s − 2 s·Z·wanted) over output channels.
 
     Args:
-        weight: float64 [O, K].
+        weight: float64 [O, K]; any number of axes before these two are groups on their own, here and below.
         step: float64 [O, 1], > 0.
         quant_max: The largest integer; the smallest is its negative.
         gram: float64 [K, K]: Σ x·xᵀ over rows, symmetric, positive definite.
@@ -94,20 +94,20 @@ def round_to_output(
     low = scaled.floor().clamp(-quant_max, quant_max)
     high = (low + 1).clamp(-quant_max, quant_max)
     chosen = scaled.round().clamp(-quant_max, quant_max)
-    slope = 2 * ((chosen * step) @ gram - wanted.T)  # of the error, by each weight
-    curvature = gram.diagonal()
+    slope = 2 * ((chosen * step) @ gram - wanted.transpose(-1, -2))  # of the error, by each weight
+    curvature = gram.diagonal(dim1=-2, dim2=-1)
     for _ in range(_PASSES):
         flipped = 0
-        for column in range(weight.shape[1]):
-            other = low[:, column] + high[:, column] - chosen[:, column]
-            change = (other - chosen[:, column]) * step[:, 0]
-            gain = change * slope[:, column] + change.square() * curvature[column]
-            flip = gain < 0
+        for column in range(weight.shape[-1]):
+            now = chosen[..., column]
+            other = low[..., column] + high[..., column] - now
+            change = (other - now) * step[..., 0]
+            flip = change * slope[..., column] + change.square() * curvature[..., column, None] < 0
             count = int(flip.sum())
             if count:
                 change = torch.where(flip, change, 0.0)
-                chosen[:, column] = torch.where(flip, other, chosen[:, column])
-                slope.addr_(change, gram[column], alpha=2.0)
+                chosen[..., column] = torch.where(flip, other, now)
+                slope += 2.0 * change[..., None] * gram[..., column, None, :]
                 flipped += count
         if not flipped:
             break
@@ -121,20 +121,19 @@ def _round_layer(node: Node, observer: WeightObserver, runs: _Runs, feed: Feed, 
     steps = (scale if observer.per_channel else scale.expand(groups * outputs)).double().reshape(groups, outputs, 1)
     nearest = stored.double().reshape(weight.shape)
     # the damping pulls towards the float weights: as if inputs of that power, all different, were seen as well
-    damping = config.damping * gram.diagonal(dim1=1, dim2=2).mean(1)
-    chosen = torch.empty_like(nearest)
-    before = after = 0.0
-    for group in range(groups):
-        eye = damping[group] * torch.eye(terms, dtype=torch.float64)
-        pulled = wanted[group] + damping[group] * weight[group].T
-        chosen[group] = round_to_output(weight[group], steps[group], observer.quant_max, gram[group] + eye, pulled)
-        for integers, is_after in ((nearest[group], False), (chosen[group], True)):
-            values = integers * steps[group]
-            error = float(((values @ gram[group]) * values).sum() - 2 * (values * wanted[group].T).sum())
-            before, after = (before, after + error) if is_after else (before + error, after)
+    damping = (config.damping * gram.diagonal(dim1=1, dim2=2).mean(1)).reshape(-1, 1, 1)
+    pulled = wanted + damping * weight.transpose(1, 2)
+    firm = gram + damping * torch.eye(terms, dtype=torch.float64)
+    chosen = round_to_output(weight, steps, observer.quant_max, firm, pulled)
+    before, after = (_error(integers * steps, gram, wanted) for integers in (nearest, chosen))
     observer.rounded = chosen.reshape(stored.shape).to(torch.int8)
     count = rows * groups * outputs
     return LayerGain(nearest=(before + power) / count, chosen=(after + power) / count)
+
+
+def _error(values: torch.Tensor, gram: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Σ (x·w − y)² over rows and outputs, but for Σ y²."""
+    return float(((values @ gram) * values).sum() - 2 * (values * wanted.transpose(1, 2)).sum())
 
 
 def _weight_of(node: Node, reference: Quantized) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection, TrialRow
+from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection
 from edgeopt.compress.base import CUT_SHORT as ENDED_EARLY
 from edgeopt.core.errors import GraphError, ModelError
 from edgeopt.core.events import Event
@@ -26,6 +26,7 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline import records
 from edgeopt.pipeline.cache import CUT_SHORT
 from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.graph_folder import Graph, read_graph, write_graph
 from edgeopt.pipeline.host import run_onnx
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite, graph_batches
@@ -47,26 +48,6 @@ class Loaded:
     directory: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
-    """A portable ONNX graph in the neutral form, and what is known about it.
-
-    Attributes:
-        path: ``model.onnx``; external data beside it.
-        reference: The FP32 PyTorch outputs on the parity inputs (the graph's own, for a model given as ONNX).
-        calibration: ``calibration.json``, where it is quantized.
-    """
-
-    path: Path
-    reference: tuple[np.ndarray, ...]
-    parity: list[ParityRow]
-    events: list[Event]
-    layers: list[LayerRow]
-    training: list[TrainingSection]
-    trials: list[TrialRow]
-    calibration: Path | None = None
-
-
 def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs) -> Graph:
     """Export the model in FP32; stop if the graph does not compute what PyTorch computes."""
     key = {
@@ -84,7 +65,7 @@ def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Parity
         else:
             _export_float(folder, loaded, plan, samples)
 
-    return _read(context.stage("export", "export fp32", key, build), context)
+    return read_graph(context.stage("export", "export fp32", key, build), context)
 
 
 def quantized_graph(
@@ -118,7 +99,7 @@ def quantized_graph(
 
     precision = plan.recipe.step(Quantize).precision
     label = f"{'train and ' if trains else ''}quantize to {precision}{plan.mark}"
-    graph = _read(context.stage("quantize", label, key, build), context)
+    graph = read_graph(context.stage("quantize", label, key, build), context)
     if workspace is not None and all(section.ended != ENDED_EARLY for section in graph.training):
         shutil.rmtree(workspace, ignore_errors=True)
     return graph
@@ -155,7 +136,7 @@ def float16_graph(
         if base.calibration is not None:
             shutil.copyfile(base.calibration, folder / "calibration.json")
         unseen = [Event(kind="note", stage="float16", message=_UNSEEN)] if reach is None else []
-        _write(
+        write_graph(
             folder,
             reference=base.reference,
             parity=[row],
@@ -173,7 +154,7 @@ def float16_graph(
         "parity": plan.recipe.parity.model_dump(mode="json"),
         "versions": versions(),
     }
-    return _read(context.stage("float16", "convert to float16", key, build), context)
+    return read_graph(context.stage("float16", "convert to float16", key, build), context)
 
 
 def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInputs) -> None:
@@ -199,7 +180,7 @@ def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInput
     row = _compare(reference, outputs, plan, samples, stage="export fp32", kind="float")
     tolerance = plan.recipe.parity.float_max_abs
     _demand(row, lambda: first_difference(program, path, named, run_onnx, tolerance))
-    _write(folder, reference=reference, parity=[row], events=list(result.events))
+    write_graph(folder, reference=reference, parity=[row], events=list(result.events))
 
 
 def _adopt_onnx(folder: Path, loaded: Loaded, samples: ParityInputs) -> None:
@@ -213,7 +194,7 @@ def _adopt_onnx(folder: Path, loaded: Loaded, samples: ParityInputs) -> None:
     outputs = run_onnx(path, samples.named(loaded.model))
     reference = tuple(outputs[spec.name] for spec in loaded.model.outputs)
     demand_finite(reference, "The model's own outputs", samples.rows, samples.origin)
-    _write(folder, reference=reference, parity=[], events=[])
+    write_graph(folder, reference=reference, parity=[], events=[])
 
 
 def _export_quantized(
@@ -281,7 +262,7 @@ def _export_quantized(
     }
     (folder / "calibration.json").write_text(json.dumps(calibration, indent=1, sort_keys=True))
     events = [*result.events, *exported.events]
-    _write(
+    write_graph(
         folder,
         reference=base.reference,
         parity=[in_torch, on_graph, same],
@@ -359,44 +340,6 @@ def _demand(row: ParityRow, find_node: Callable[[], str | None]) -> None:
         fix=f"Allowed: {row.tolerance}. Loosen it with --set parity.…, or leave the node out with "
         "--set steps.quantize.skip=[PATTERN].",
     )
-
-
-def _write(
-    folder: Path,
-    *,
-    reference: tuple[np.ndarray, ...],
-    parity: list[ParityRow],
-    events: list[Event],
-    layers: list[LayerRow] | None = None,
-    training: list[TrainingSection] | None = None,
-    trials: list[TrialRow] | None = None,
-) -> None:
-    for index, array in enumerate(reference):
-        np.save(folder / f"reference-{index}.npy", array)
-    records.write(folder / "parity.json", list[ParityRow], parity)
-    records.write(folder / "events.json", list[Event], events)
-    records.write(folder / "layers.json", list[LayerRow], layers or [])
-    records.write(folder / "training.json", list[TrainingSection], training or [])
-    records.write(folder / "trials.json", list[TrialRow], trials or [])
-
-
-def _read(folder: Path, context: RunContext) -> Graph:
-    count = len(list(folder.glob("reference-*.npy")))
-    reference = tuple(np.load(folder / f"reference-{index}.npy") for index in range(count))
-    calibration = folder / "calibration.json"
-    graph = Graph(
-        path=folder / "model.onnx",
-        reference=reference,
-        parity=records.read(folder / "parity.json", list[ParityRow]),
-        events=records.read(folder / "events.json", list[Event]),
-        layers=records.read(folder / "layers.json", list[LayerRow]),
-        training=records.read(folder / "training.json", list[TrainingSection]),
-        trials=records.read(folder / "trials.json", list[TrialRow]),
-        calibration=calibration if calibration.is_file() else None,
-    )
-    context.parity.extend(row for row in graph.parity if row not in context.parity)
-    context.note([event for event in graph.events if event not in context.events])
-    return graph
 
 
 def versions() -> dict[str, str]:

@@ -119,8 +119,11 @@ class TestOverrides:
             ("limits.drop_p=1", r"unknown key limits\.drop_p; nearest valid key: drop_pp"),
             ("measre.threads=2", r"unknown key measre; nearest valid key: measure"),
             ("steps.quantize.a.b=1", r"unknown key steps\.quantize\.a; nearest valid key"),
-            ("steps.quantize.observer=hist", r"observer is 'hist'; choose 'minmax', 'moving_average', 'percentile', 'histogram', 'entropy' or 'best'"),
-            ("steps.quantize.bias_correction=1", r"bias_correction is 1: .*choose true, false or try"),
+            (
+                "steps.quantize.observer=hist",
+                r"observer is 'hist'; choose 'minmax', 'moving_average', 'percentile', 'histogram', 'entropy' or 'best'",
+            ),
+            ("steps.quantize.bias_correction=1", r"bias_correction: choose true, false or try"),
             ("measure.threads=two", r"measure\.threads is 'two': input should be a valid integer"),
             ("measure.threads=true", r"measure\.threads is True: input should be a valid integer"),
             ("measure.threads='2'", r"measure\.threads is '2': input should be a valid integer"),
