@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
 from edgeopt.recipes.training import FreezeAfter, Training
 
 __all__ = [
@@ -304,70 +305,6 @@ _Step = Annotated[
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),
 ]
-
-
-class Export(_Frozen):
-    """The ONNX file. ``batch``: the batch that engines with a static shape are compiled for."""
-
-    dynamic_batch: bool = True
-    simplify: bool = True
-    batch: Annotated[int, Field(ge=1)] = 1
-
-
-class Measure(_Frozen):
-    """What is measured, and how long.
-
-    Attributes:
-        batch_sizes: Batches for throughput; latency is always at ``export.batch``.
-        threads: Threads of the runtime; null means all cores.
-        latency_samples: Timed inferences per engine, taken in interleaved blocks of ``block``.
-        warmup: Untimed inferences before the first block.
-    """
-
-    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
-    threads: Annotated[int, Field(ge=1)] | None = 1
-    latency_samples: Annotated[int, Field(ge=10)] = 400
-    block: Annotated[int, Field(ge=1)] = 20
-    warmup: Annotated[int, Field(ge=0)] = 30
-
-
-class ParityLimits(_Frozen):
-    """What each stage may differ by.
-
-    Attributes:
-        float_max_abs: Float against float: largest difference, relative to max(1, largest output).
-        float_cosine: Likewise: smallest cosine.
-        int8_sqnr_db: Int8 (or float16) against FP32: smallest SQNR of the outputs.
-        int8_top1_agreement: Likewise: smallest share of equal predictions.
-        export_sqnr_db: The exported int8 graph against the quantized program. They compute the same grids, but a sum
-            that rounds the other way moves a value by a whole step, and in a deep net the steps add up.
-        samples: How many samples every comparison uses.
-    """
-
-    float_max_abs: Annotated[float, Field(gt=0)] = 1e-3
-    float_cosine: Annotated[float, Field(gt=0, le=1)] = 0.9999
-    int8_sqnr_db: float = 10.0
-    int8_top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
-    export_sqnr_db: float = 20.0
-    samples: Annotated[int, Field(ge=1)] = 64
-
-
-class Limits(_Frozen):
-    """What the artifact must hold to be shipped; null: no limit.
-
-    Attributes:
-        drop_pp: Accuracy drop against FP32, percentage points.
-        latency_ratio: p50 latency against FP32 on the same runtime.
-        agreement: Smallest share of samples predicted as FP32 predicts them.
-        size_mib: Largest engine on disk.
-        peak_memory_mib: Largest peak memory above the runtime's baseline.
-    """
-
-    drop_pp: float | None = None
-    latency_ratio: float | None = None
-    agreement: float | None = None
-    size_mib: float | None = None
-    peak_memory_mib: float | None = None
 
 
 class Recipe(_Frozen):

@@ -24,6 +24,8 @@ EDGEOPT = [sys.executable, "-c", "from edgeopt.cli.main import main; main()"]
 
 
 def _compile(mlp: Path, output: Path, target: str, *more: str) -> int:
+    """One rung of the road, ``int8-ptq`` where ``more`` names no other; the ladder has tests of its own."""
+    more = more if "-r" in more else ("-r", "int8-ptq", *more)
     data = ["--data", str(mlp / "mlp.npz")]
     return run(cli, ["compile", str(mlp / "mlp.pt2"), "--target", target, *data, "-o", str(output), *FAST, *more])
 
