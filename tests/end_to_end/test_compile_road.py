@@ -113,10 +113,11 @@ def test_the_second_run_comes_from_the_cache(local: Path, mlp: Path, tmp_path: P
 
 def test_the_same_command_twice_gives_the_same_bytes(local: Path, mlp: Path, tmp_path: Path) -> None:
     assert _compile(mlp, tmp_path / "fresh", "local", "--no-cache") == 0
-    files = ["model.onnx", "calibration.json", "recipe.yaml", "target.yaml", "reference_inputs.npz"]
+    files = ["recipe.yaml", "target.yaml", "reference_inputs.npz"]
     first, second = _report(local), _report(tmp_path / "fresh")
-    if first.shipped.id == second.shipped.id:
-        files += [str(p.relative_to(local)) for p in (local / "engine").rglob("*") if p.is_file()]
+    if first.shipped.id == second.shipped.id:  # in a net this small the clock may choose another one
+        kept = [local / "model.onnx", *local.glob("calibration.json"), *(local / "engine").rglob("*")]
+        files += [str(p.relative_to(local)) for p in kept if p.is_file()]
     for name in files:
         assert (local / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes(), name
 
@@ -221,7 +222,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
 def test_dry_run_reads_well(mlp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _compile(mlp, tmp_path / "x", "jetson", "--dry-run") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for answer in ("NVIDIA Jetson Orin Nano", "int8-ptq", "drop_pp 1", "on its device", "7. judge"):
+    for answer in ("NVIDIA Jetson Orin Nano", "int8-ptq", "drop_pp 1", "on its device", "6. judge"):
         assert answer in text, answer
     assert str(tmp_path / "x").replace(" ", "") in text.replace(" ", "")
     assert list(tmp_path.iterdir()) == []
