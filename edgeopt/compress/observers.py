@@ -154,6 +154,10 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         floor = floor if self.per_channel else floor.max()
         self.scale_floor = torch.maximum(self.scale_floor, floor.float())
 
+    def forget_biases(self) -> None:
+        """Take back what ``allow_int32_bias`` raised."""
+        self.scale_floor = torch.tensor(SCALE_FLOOR)
+
     def encode(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The integers that ``convert`` stores, int8, and their scale, float32 [C] or scalar."""
         stored, scale = quantize_weight(

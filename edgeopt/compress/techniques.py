@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch.fx import GraphModule
@@ -19,7 +19,7 @@ from edgeopt.compress.bias import QuantizedMeans, correct_biases
 from edgeopt.compress.equalize import equalize
 from edgeopt.compress.evaluate import run_quantized
 from edgeopt.compress.gptq import round_by_gptq
-from edgeopt.compress.observers import ActivationObserver
+from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.prepare import Session, allow_int32_biases, channel_axes, prepare
 from edgeopt.compress.ranges import Observer
 from edgeopt.compress.reestimate import normalized_layers, reestimate
@@ -226,20 +226,27 @@ def _best_observer(prepared: GraphModule, bench: _Bench) -> None:
     best: Observer = _OBSERVERS[0]
     for observer in _OBSERVERS[1:]:
         begun = time.perf_counter()
-        for module in watching:
-            module.choose(observer)
-        allow_int32_biases(prepared)
+        _choose(prepared, watching, observer)
         if bench.keep(f"observer {observer}", "try", run_quantized(prepared), time.perf_counter() - begun):
             best = observer
+    _choose(prepared, watching, best)
+
+
+def _choose(prepared: GraphModule, watching: Sequence[ActivationObserver], observer: Observer) -> None:
     for module in watching:
-        module.choose(best)
+        module.choose(observer)
+    for module in prepared.modules():
+        if isinstance(module, WeightObserver):
+            module.forget_biases()  # other ranges ask for other floors
     allow_int32_biases(prepared)
 
 
 def _figures(score: Score) -> tuple[Measurement, ...]:
     """Divergence, SQNR where it is finite, agreement where there are classes."""
     figures = [
-        Measurement(name="divergence", value=score.divergence, unit="nats" if score.agreement else "1", n=score.n)
+        Measurement(
+            name="divergence", value=score.divergence, unit="1" if score.agreement is None else "nats", n=score.n
+        )
     ]
     if math.isfinite(score.sqnr_db):
         figures.append(Measurement(name="sqnr_db", value=score.sqnr_db, unit="dB", n=score.n))
