@@ -235,9 +235,9 @@ def _best_observer(prepared: GraphModule, bench: _Bench) -> None:
 def _choose(prepared: GraphModule, watching: Sequence[ActivationObserver], observer: Observer) -> None:
     for module in watching:
         module.choose(observer)
-    for module in prepared.modules():
-        if isinstance(module, WeightObserver):
-            module.forget_biases()  # other ranges ask for other floors
+    for weight in prepared.modules():
+        if isinstance(weight, WeightObserver):
+            weight.forget_biases()  # other ranges ask for other floors
     allow_int32_biases(prepared)
 
 
