@@ -20,6 +20,7 @@ from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
 from edgeopt.recipes.training import FreezeAfter, Training
 
 __all__ = [
+    "FLOAT_STEPS",
     "STEPS",
     "AdaRound",
     "Budget",
@@ -38,6 +39,7 @@ __all__ = [
     "StepConfig",
     "Use",
     "step_name",
+    "training_of",
     "weight_only",
 ]
 
@@ -252,7 +254,7 @@ class Qat(Quantize):
 
 
 class Finetune(_Frozen):
-    """Training of the float model, before it is quantized; with a teacher it is distillation.
+    """Training of the float model, after it was pruned or before it is quantized; with a teacher it is distillation.
 
     Attributes:
         batchnorm: ``frozen``: running statistics are neither used up nor changed. Else batch statistics for so many
@@ -273,10 +275,23 @@ STEPS: dict[str, type[StepConfig]] = {
     "convert": Convert,
 }
 
+FLOAT_STEPS: dict[str, str] = {"finetune": "finetuned"}
+"""The steps that make another float model of one, and what that model is then called.
+
+They come first in a recipe. Each is a stage of its own: its model is stored, exported, held against its own outputs in
+PyTorch, and measured beside the original.
+"""
+
 
 def step_name(config: StepConfig) -> str:
     """What a recipe calls a step with these options."""
     return next(name for name, kind in STEPS.items() if type(config) is kind)
+
+
+def training_of(config: StepConfig) -> Training | None:
+    """The training that a step asks for, or None: then it needs no train split."""
+    training: Training | None = getattr(config, "training", None)
+    return training
 
 
 def _name_of(step: Any) -> str | None:
@@ -337,6 +352,11 @@ class Recipe(_Frozen):
         if twice := sorted({name for name in self.ladder if self.ladder.count(name) > 1}):
             raise ValueError(f"the ladder has {', '.join(twice)} more than once")
         return self
+
+    @property
+    def float_steps(self) -> tuple[StepConfig, ...]:
+        """The steps that yield another float model, in order."""
+        return tuple(step for step in self.steps if step_name(step) in FLOAT_STEPS)
 
     def step(self, kind: type[Any]) -> Any:
         """The step of this kind (or of one derived from it), or None."""
