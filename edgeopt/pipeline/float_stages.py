@@ -19,7 +19,7 @@ from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
 from edgeopt.data.contract import Dataset
 from edgeopt.model.store import load_program, load_stored, save_model
-from edgeopt.model.trained import TrainedModel, count_parameters
+from edgeopt.model.trained import count_parameters
 from edgeopt.pipeline import records
 from edgeopt.pipeline.cache import CUT_SHORT
 from edgeopt.pipeline.context import RunContext
@@ -78,6 +78,7 @@ def _next(
     name = step_name(config)
     key = {
         "model": before.loaded.model.identity,
+        "original": before.loaded.original.model.identity if before.loaded.original else None,
         "step": {name: config.model_dump(mode="json")},
         "data": _fingerprints(data),
         "target": plan.target.model_dump(mode="json"),
@@ -95,7 +96,7 @@ def _next(
         shutil.rmtree(workspace, ignore_errors=True)
     events = records.read(folder / "events.json", list[Event])
     context.note([event for event in events if event not in context.events])
-    loaded = _loaded(folder / "model", before.loaded.model, FLOAT_STEPS[name])
+    loaded = _loaded(folder / "model", before.loaded, FLOAT_STEPS[name])
     graph = float_graph(context, loaded, plan, samples)
     return FloatStage(
         step=name,
@@ -117,8 +118,8 @@ def _make(
     workspace: Path,
 ) -> None:
     begun = time.perf_counter()
-    model = replace(before.model, program=load_program(before.directory), onnx_path=None)
-    result = run_steps(context, model, plan, [config], data=data, workspace=workspace)
+    original = before.original.opened() if before.original else None
+    result = run_steps(context, before.opened(), plan, [config], original=original, data=data, workspace=workspace)
     program = result.model.program
     if program is None:
         raise GraphError(f"The step {step_name(config)} returned no program.")
@@ -130,7 +131,7 @@ def _make(
         (folder / CUT_SHORT).touch()
 
 
-def _loaded(folder: Path, before: TrainedModel, stage: str) -> Loaded:
+def _loaded(folder: Path, before: Loaded, stage: str) -> Loaded:
     """The stored model under the name it came with.
 
     Its identity is that of its files, not of what was to make them: a training that the time limit cut short makes
@@ -138,8 +139,8 @@ def _loaded(folder: Path, before: TrainedModel, stage: str) -> Loaded:
     """
     model = load_stored(folder, with_program=False)
     identity = hash_file(folder / "model.json")
-    named = replace(model, name=before.name, source=before.source, identity=identity)
-    return Loaded(model=named, directory=folder, stage=stage)
+    named = replace(model, name=before.model.name, source=before.model.source, identity=identity)
+    return Loaded(model=named, directory=folder, stage=stage, original=before.original or before)
 
 
 def _macs(context: RunContext, loaded: Loaded) -> int | None:

@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +24,12 @@ from edgeopt.core.fingerprint import hash_file
 from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.data.contract import Dataset
 from edgeopt.model.store import load_program
-from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline import records
 from edgeopt.pipeline.cache import CUT_SHORT
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.graph_folder import Graph, read_graph, write_graph
 from edgeopt.pipeline.host import run_onnx
+from edgeopt.pipeline.loaded import Loaded
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite, graph_batches
 from edgeopt.pipeline.steps import grid_steps, run_steps
@@ -40,29 +40,6 @@ __all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "quantized_graph",
 # One rounding that fell the other way moves a value by a step of its grid, and what follows with it.
 _INT8_TOLERANCE = 0.1
 _UNSEEN = "Without data no value was held against float16's range; give --data to have it checked for overflow."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A model's facts, and the folder that holds its program (read only when a stage must be made).
-
-    Attributes:
-        stage: What a float step made of it, e.g. ``pruned``; empty for the model as it came.
-    """
-
-    model: TrainedModel
-    directory: Path
-    stage: str = ""
-
-    @property
-    def name(self) -> str:
-        """``fp32``, or ``fp32-pruned``."""
-        return f"fp32-{self.stage}" if self.stage else "fp32"
-
-    @property
-    def whose(self) -> str:
-        """Whose outputs its program's are, for the report."""
-        return f"PyTorch FP32 ({self.stage})" if self.stage else "PyTorch FP32"
 
 
 def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs) -> Graph:
@@ -99,6 +76,7 @@ def quantized_graph(
     trains = any(training_of(config) is not None for config in steps)
     key = {
         "model": loaded.model.identity,
+        "original": loaded.original.model.identity if loaded.original else None,
         "steps": [{step_name(config): config.model_dump(mode="json")} for config in steps],
         "train": data.splits["train"].fingerprint if trains else None,
         "tune": data.splits["tune"].fingerprint if "tune" in data.splits else None,
@@ -243,9 +221,9 @@ def _export_quantized(
     from edgeopt.model.reference import reference_outputs
 
     path, named = folder / "model.onnx", samples.named(loaded.model)
-    config = plan.recipe.step(Quantize)
-    model = replace(loaded.model, program=load_program(loaded.directory), onnx_path=None)
-    result = run_steps(context, model, plan, grid_steps(plan.recipe), data=data, workspace=workspace)
+    config, steps = plan.recipe.step(Quantize), grid_steps(plan.recipe)
+    original = loaded.original.opened() if loaded.original else None
+    result = run_steps(context, loaded.opened(), plan, steps, original=original, data=data, workspace=workspace)
     program = result.model.program
     if program is None:
         raise GraphError("The quantize step returned no program.")

@@ -31,6 +31,7 @@ def run_steps(
     plan: Plan,
     configs: Sequence[StepConfig],
     *,
+    original: TrainedModel | None,
     data: Dataset | None,
     workspace: Path | None,
 ) -> StepResult:
@@ -41,6 +42,7 @@ def run_steps(
         model: With its program.
         plan: Its target.
         configs: The steps.
+        original: The model as it came, with its program, where a step before changed it.
         data: What they calibrate and train on.
         workspace: Where a step keeps what lets a killed run go on; None: nowhere.
     """
@@ -55,6 +57,7 @@ def run_steps(
             seed=context.seed,
             progress=context.progress,
             deadline=context.deadline,
+            original=original,
             workspace=workspace / str(number) if workspace is not None else None,
         )
         before, result = result, STEPS[step_name(config)].run(result.model, config, step_context)

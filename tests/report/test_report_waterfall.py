@@ -40,7 +40,9 @@ def row(name, step, *, drop, ratio, macs, parameters, seconds, size):
 
 FP32 = row("FP32", "", drop=0.0, ratio=1.0, macs=40_812_000, parameters=272_474, seconds=None, size=1.09)
 PRUNED = row("pruned", "prune", drop=14.3, ratio=0.55, macs=20_400_000, parameters=128_310, seconds=21, size=0.52)
-RECOVERED = row("distilled", "distil", drop=0.21, ratio=0.55, macs=20_400_000, parameters=128_310, seconds=780, size=0.52)
+RECOVERED = row(
+    "distilled", "distil", drop=0.21, ratio=0.55, macs=20_400_000, parameters=128_310, seconds=780, size=0.52
+)
 INT8 = row("int8", "qat", drop=0.25, ratio=0.31, macs=20_400_000, parameters=128_310, seconds=610, size=0.15)
 SECTION = WaterfallSection(runtime="openvino", rows=(FP32, PRUNED, RECOVERED, INT8))
 
