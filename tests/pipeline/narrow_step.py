@@ -12,7 +12,7 @@ from edgeopt.compress.registry import STEPS as RUNNERS
 from edgeopt.core.events import Event
 from edgeopt.recipes import schema
 
-RUNS: list[str] = []  # one entry per time that the step did its work
+RUNS: list[str | None] = []  # one entry per time that the step did its work: the identity of the original it was given
 
 
 class Narrow(BaseModel):
@@ -32,7 +32,7 @@ class NarrowStep:
     @staticmethod
     def run(model, config, context):
         """A new program with ``keep`` hidden units."""
-        RUNS.append("narrow")
+        RUNS.append(context.original.identity if context.original else None)
         weights = model.program.state_dict
         first, last = weights["0.weight"][: config.keep], weights["2.weight"][:, : config.keep]
         net = torch.nn.Sequential(

@@ -1,5 +1,7 @@
 """Each float step is a stage: kept, held against itself, measured beside the original, and told in the waterfall."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import narrow_step
@@ -9,8 +11,10 @@ import torch
 from narrow_step import Narrow, register
 
 import edgeopt
+from edgeopt.compress.base import CUT_SHORT
 from edgeopt.compress.training_steps import FinetuneStep
 from edgeopt.core.errors import RecipeError
+from edgeopt.model.identity import identify
 from edgeopt.pipeline import compile as compiling
 from edgeopt.pipeline.compile import dry_run
 from edgeopt.pipeline.options import CompileOptions
@@ -62,13 +66,12 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
-def with_narrow(monkeypatch, *, first=True):
-    """Recipes start with the test's own step."""
-    steps = (Narrow(),) if first else ()
+def with_narrow(monkeypatch, *, place=0):
+    """Recipes have the test's own step, first or at another place."""
 
     def load(name, overrides=()):
         recipe = load_recipe(name, overrides)
-        return recipe.model_copy(update={"steps": (*steps, *recipe.steps)})
+        return recipe.model_copy(update={"steps": (*recipe.steps[:place], Narrow(), *recipe.steps[place:])})
 
     monkeypatch.setattr(compiling, "load_recipe", load)
 
@@ -183,11 +186,40 @@ def test_a_stage_that_an_earlier_run_made_is_not_made_again(work, tmp_path, monk
         patch.setattr(FinetuneStep, "run", staticmethod(_stop))
         with pytest.raises(RecipeError, match="stopped by the test"):
             compiled(work, tmp_path, FINETUNE, QUANTIZE)
-    assert narrow_step.RUNS == ["narrow"]
+    assert narrow_step.RUNS == [None]
     report = compiled(work, tmp_path, FINETUNE, QUANTIZE).report
-    assert narrow_step.RUNS == ["narrow"]
+    assert narrow_step.RUNS == [None]
     assert {row.name: row.cached for row in report.stages}["narrow"]
     assert report.waterfall.rows[1].figure("wall_s").value > 0  # what it took when it was made
+
+
+def test_a_later_step_is_given_the_model_as_it_came_as_its_teacher(work, tmp_path, monkeypatch):
+    with_narrow(monkeypatch, place=1)
+    narrow_step.RUNS.clear()
+    report = compiled(work, tmp_path, FINETUNE, QUANTIZE, use_cache=False).report
+    assert [row.name for row in report.waterfall.rows] == ["FP32", "finetuned", "narrowed", "int8"]
+    assert [identify(work / "net.pt2")] == narrow_step.RUNS
+
+
+def test_a_training_that_the_time_limit_cut_short_is_made_anew_the_next_time(work, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path / "cache"))
+    runs, whole = [], FinetuneStep.run
+
+    def cut_short(model, config, context):
+        result = whole(model, config, context)
+        runs.append("finetune")
+        early = tuple(section.model_copy(update={"ended": CUT_SHORT}) for section in result.training)
+        return replace(result, training=early)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuneStep, "run", staticmethod(cut_short))
+        for _ in range(2):
+            compiled(work, tmp_path, FINETUNE, QUANTIZE)
+            shutil.rmtree(tmp_path / "bundle")
+    assert len(runs) == 2
+    report = compiled(work, tmp_path, FINETUNE, QUANTIZE).report
+    assert {row.name: row.cached for row in report.stages}["finetune"] is False
+    assert [section.ended for section in report.training] != [CUT_SHORT]
 
 
 def _stop(*_):
