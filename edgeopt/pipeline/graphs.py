@@ -171,7 +171,8 @@ def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInput
     model, path = loaded.model, folder / "model.onnx"
     program = load_program(loaded.directory)
     reference = reference_outputs(program, samples.arrays)
-    demand_finite(reference, "The model's own outputs", samples.rows, samples.origin)
+    whose = f"The {loaded.stage} model's outputs" if loaded.stage else "The model's own outputs"
+    demand_finite(reference, whose, samples.rows, samples.origin)
     result = export_onnx(
         program,
         model.inputs,

@@ -149,7 +149,7 @@ class Quantize(_Frozen):
 
 
 class Budget(_Frozen):
-    """What mixed precision must hold; exactly one.
+    """What mixed precision must hold; exactly one. After float steps FP32 is the last of their models.
 
     Attributes:
         drop_pp: Drop on the tuning split against FP32, percentage points; without labels: share of changed predictions.
