@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeopt.compress.base import StepResult
 from edgeopt.compress.registry import STEPS as RUNNERS
+from edgeopt.core.errors import RecipeError
 from edgeopt.core.events import Event
 from edgeopt.recipes import schema
 
@@ -27,7 +28,9 @@ class NarrowStep:
 
     @staticmethod
     def check(config, recipe, target, has_data):
-        """Nothing is refused."""
+        """Refuse to leave nothing."""
+        if config.keep < 1:
+            raise RecipeError("Nothing would be left.", got=f"keep: {config.keep}")
 
     @staticmethod
     def run(model, config, context):

@@ -66,12 +66,12 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
-def with_narrow(monkeypatch, *, place=0):
+def with_narrow(monkeypatch, *, place=0, keep=8):
     """Recipes have the test's own step, first or at another place."""
 
     def load(name, overrides=()):
         recipe = load_recipe(name, overrides)
-        return recipe.model_copy(update={"steps": (*recipe.steps[:place], Narrow(), *recipe.steps[place:])})
+        return recipe.model_copy(update={"steps": (*recipe.steps[:place], Narrow(keep=keep), *recipe.steps[place:])})
 
     monkeypatch.setattr(compiling, "load_recipe", load)
 
@@ -287,3 +287,9 @@ def test_a_recovery_without_a_train_split_is_refused_before_any_work(work, tmp_p
     with pytest.raises(RecipeError, match="The step finetune needs a train split"):
         compiled(work, tmp_path, FINETUNE, data="untrained.npz")
     assert narrow_step.RUNS == []
+
+
+def test_what_a_float_step_refuses_it_refuses_before_any_work(work, tmp_path, monkeypatch):
+    with_narrow(monkeypatch, keep=0)
+    with pytest.raises(RecipeError, match="Nothing would be left"):
+        dry_run(CompileOptions(**options(work, tmp_path, QUANTIZE)))
