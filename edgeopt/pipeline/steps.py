@@ -30,7 +30,7 @@ def run_steps(
 
     Args:
         context: Hears how far a step is.
-        model: With its program.
+        model: With its program; what trains is taught by it, whatever the steps before made of it.
         plan: Its recipe's steps, its target.
         data: What they calibrate and train on.
         workspace: Where a step keeps what lets a killed run go on; None: nowhere.
@@ -46,6 +46,7 @@ def run_steps(
             seed=context.seed,
             progress=context.progress,
             deadline=context.deadline,
+            original=model,
             workspace=workspace / str(number) if workspace is not None else None,
         )
         before, result = result, STEPS[step_name(config)].run(result.model, config, step_context)
