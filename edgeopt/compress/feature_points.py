@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeopt.compress.layers import check_patterns, named_layers
+from edgeopt.compress.layer_names import check_patterns
+from edgeopt.compress.layers import named_layers
 
 __all__ = ["Point", "feature_points", "match_points"]
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeopt.compress.attributes import attribute, constant_nodes, source_name
+from edgeopt.compress.attributes import attribute, constant_nodes
+from edgeopt.compress.layer_names import check_patterns, name_all
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
 from edgeopt.compress.outputs import MAX_POOLS, POOLS, absorbed, is_quantized_later, is_spatial_pool
-from edgeopt.core.errors import RecipeError, nearest_first
 from edgeopt.recipes.schema import LayerPrecision, Quantize, weight_only
 from edgeopt.targets.schema import QuantizationRules
 
-__all__ = ["Layer", "check_patterns", "find_layers", "named_layers"]
+__all__ = ["Layer", "find_layers", "named_layers"]
 
 A = torch.ops.aten
 _OPS: dict[Any, str] = {
@@ -116,7 +116,7 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
             found.append((node, kind, why if split else "the target does not quantize matmul"))
         elif (op := _OPS.get(node.target)) is not None and not _is_no_layer(node, op, rules, constants):
             found.append((node, op, _why_float(model, node, op, rules, constants)))
-    names = _name_all([(node, op) for node, op, _ in found])
+    names = name_all([(node, op) for node, op, _ in found])
     for option, patterns in (("skip", config.skip), ("assign", tuple(config.assign))):
         check_patterns(f"the quantize step's {option}", patterns, names)
 
@@ -161,7 +161,7 @@ def named_layers(model: GraphModule) -> list[tuple[Node, str, str]]:
             continue
         if op != "add" or _is_residual(node, constants):
             found.append((node, str(op)))
-    return [(node, op, name) for (node, op), name in zip(found, _name_all(found), strict=True)]
+    return [(node, op, name) for (node, op), name in zip(found, name_all(found), strict=True)]
 
 
 def _wanted(name: str, config: Quantize, *, at_end: bool) -> tuple[LayerPrecision, str]:
@@ -341,51 +341,3 @@ def _why_integer(
     if op == "concat":
         return "8-bit inputs and output on one grid"
     return "8-bit input" if op == "pool" else "8-bit inputs"
-
-
-def _name_all(found: Sequence[tuple[Node, str]]) -> list[str]:
-    names: list[str] = []
-    taken: set[str] = set()
-    for node, op in found:
-        name, number = _name(node, op), 2
-        stem = name
-        while name in taken:
-            name, number = f"{stem}.{number}", number + 1
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def _name(node: Node, op: str) -> str:
-    """The path of the module that owns the weight; else of the module that computes, and the op; else the node."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path, kind = (str(stack[-1][0]), str(stack[-1][1]).rpartition(".")[2]) if stack else ("", "")
-    weight = node.args[1] if op in _WEIGHTED and len(node.args) > 1 else None
-    if isinstance(weight, Node) and weight.op == "get_attr":
-        owner = source_name(weight).partition(".parametrizations.")[0].removesuffix("weight").rstrip("._")
-        # A tied weight is owned elsewhere: then the computing module names the layer.
-        if owner and (not path or owner == path or owner.startswith(f"{path}.")):
-            return owner
-    if not path:
-        return node.name
-    is_leaf = kind.startswith(("Conv", "Linear", "GRU", "LSTM", "RNN", "Embedding"))
-    return path if is_leaf else f"{path}.{op}"
-
-
-def check_patterns(where: str, patterns: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse a pattern that matches none of ``names``.
-
-    Args:
-        where: Whose patterns they are, as the error says it: ``the quantize step's skip``.
-
-    Raises:
-        RecipeError: With the nearest names.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            nearest = ", ".join(nearest_first(pattern, names)[:8])
-            raise RecipeError(
-                f"A pattern in {where} matches no layer.",
-                got=repr(pattern),
-                fix=f"Layers with the nearest names: {nearest}." if names else "The model has no such layers.",
-            )

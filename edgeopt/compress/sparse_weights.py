@@ -20,7 +20,8 @@ from torch.fx import GraphModule, Node
 
 from edgeopt.compress.attributes import attribute, source_name
 from edgeopt.compress.base import LayerDecision, StepContext, StepResult
-from edgeopt.compress.layers import check_patterns, named_layers
+from edgeopt.compress.layer_names import check_patterns
+from edgeopt.compress.layers import named_layers
 from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import CONVS, normalize
 from edgeopt.compress.program_state import with_state

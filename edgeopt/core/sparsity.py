@@ -69,4 +69,4 @@ def held_share(weight: np.ndarray, pattern: Pattern, axis: int) -> float:
     if weight.shape[axis] % pattern.group or not weight.size:
         return 0.0
     groups = np.moveaxis(weight, axis, -1).reshape(-1, pattern.group)
-    return float((np.count_nonzero(groups, axis=1) <= pattern.kept).mean())
+    return float(((groups != 0).sum(axis=1) <= pattern.kept).mean())

@@ -208,6 +208,7 @@ def _export_quantized(
     base: Graph,
     workspace: Path | None,
 ) -> None:
+    from edgeopt.compress.sparse_weights import sparse_nodes
     from edgeopt.graph.calibration import calibrated_tensors
     from edgeopt.graph.export import export_onnx
     from edgeopt.graph.parity import compare, first_difference
@@ -230,6 +231,7 @@ def _export_quantized(
         opset=plan.target.opset,
         ranges=result.ranges,
         weight_bits={d.node: 4 for d in result.decisions if d.node and d.precision in ("w4a8", "w4")},
+        sparse=sparse_nodes(result.model),
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )

@@ -9,7 +9,7 @@ from edgeopt.backends.base import Availability
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
 from edgeopt.recipes.check import lacking, precision_of
-from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Distil, Finetune, Mixed, Qat, Quantize, Recipe, Sparsify
 from edgeopt.targets.schema import Precision, RuntimeRules, Target, is_quantized
 
 __all__ = ["Plan", "PlannedCandidate", "PlannedRung", "make_plan"]
@@ -111,6 +111,8 @@ class Plan:
     def own_steps(self) -> list[str]:
         """Those between the export and the verdict."""
         names = []
+        if (sparsify := self.recipe.step(Sparsify)) is not None:
+            names.append(f"zero the smallest weights ({sparsify.pattern} along the input channels)")
         if (finetune := self.recipe.step(Finetune)) is not None:
             names.append(f"train the float model ({_training_words(finetune)})")
         quantize = self.recipe.step(Quantize)
@@ -149,6 +151,8 @@ class Plan:
 def _training_words(config: Finetune | Qat) -> str:
     training = config.training
     taught = f"taught by FP32 at {training.distillation.weight:g}" if training.distillation else "no teacher"
+    if isinstance(config, Distil) and config.features:
+        taught += f" and by its features {', '.join(config.features)}"
     limit = f", at most {training.max_minutes:g} minutes" if training.max_minutes else ""
     norms = "frozen" if config.batchnorm == "frozen" else f"live for {config.batchnorm.freeze_after} epochs"
     return (

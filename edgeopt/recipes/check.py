@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe, step_name, weight_only
@@ -16,7 +16,10 @@ __all__ = [
     "own_conflicts",
     "precision_of",
     "runtimes_for",
+    "sparsity_conflicts",
 ]
+
+_QUANTIZERS = ("quantize", "qat", "mixed")
 
 
 def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, model_opset: int | None = None) -> None:
@@ -46,7 +49,12 @@ def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, mode
 
 def own_conflicts(recipe: Recipe) -> list[str]:
     """What the recipe contradicts itself in, whatever the target."""
-    return [*_order_conflicts(recipe), *_option_conflicts(recipe), *_training_conflicts(recipe)]
+    return [
+        *_order_conflicts(recipe),
+        *sparsity_conflicts([step_name(step) for step in recipe.steps]),
+        *_option_conflicts(recipe),
+        *_training_conflicts(recipe),
+    ]
 
 
 def precision_of(recipe: Recipe) -> Precision:
@@ -86,7 +94,7 @@ def default_recipe_name(target: Target, has_data: bool) -> tuple[str, str]:
 
 
 def _order_conflicts(recipe: Recipe) -> Iterator[str]:
-    for kind, name in ((Quantize, "quantize or qat"), (Finetune, "finetune"), (Convert, "convert")):
+    for kind, name in ((Quantize, "quantize or qat"), (Finetune, "finetune or distil"), (Convert, "convert")):
         places = _places(recipe, kind)
         if len(places) > 1:
             names = {step_name(recipe.steps[place]) for place in places}
@@ -95,18 +103,36 @@ def _order_conflicts(recipe: Recipe) -> Iterator[str]:
     if converted and quantized and converted[0] < quantized[0]:
         name = step_name(recipe.steps[quantized[0]])
         yield f"convert comes before {name}, which calibrates in float32; put {name} first."
+    training = step_name(recipe.steps[trained[0]]) if trained else ""
     if trained and not quantized:
-        yield "finetune trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
+        yield f"{training} trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
     elif trained and recipe.step(Mixed):
-        yield "mixed searches on the model as it came, and finetune changes it; leave finetune out."
+        yield f"mixed searches on the model as it came, and {training} changes it; leave {training} out."
     elif trained and quantized[0] < trained[0]:
-        yield "finetune comes after the model was quantized; put it first, or train on the grid with qat."
+        yield f"{training} comes after the model was quantized; put it first, or train on the grid with qat."
     quantize, convert = recipe.step(Quantize), recipe.step(Convert)
     if quantize and convert and (quantize.precision, convert.dtype) != ("int8", "float16"):
         yield (
             f"quantize to {quantize.precision} and convert to {convert.dtype} do not go together: "
             "only int8 with float16 in between has runtimes; leave one of the two steps out."
         )
+
+
+def sparsity_conflicts(names: Sequence[str]) -> Iterator[str]:
+    """What steps of these names, in this order, contradict each other in where sparsify is among them."""
+    if "sparsify" not in names:
+        return
+    first, rest = names.index("sparsify"), names[names.index("sparsify") + 1 :]
+    if "sparsify" in rest:
+        yield f"it has {names.count('sparsify')} sparsify steps; keep one."
+    if quantizer := next((name for name in names[:first] if name in _QUANTIZERS), None):
+        yield f"sparsify comes after {quantizer}, and works on the float model; put it first."
+    elif "mixed" in rest:
+        yield "mixed searches on the model as it came, and sparsify changes it; leave sparsify out."
+    elif not any(name in _QUANTIZERS for name in rest):
+        yield "sparsify prepares the float model for what quantizes it, and nothing does; add quantize or qat behind it."
+    if "prune" in rest:
+        yield "prune comes after sparsify and takes channels out of its groups; put prune first."
 
 
 def _places(recipe: Recipe, kind: type[object]) -> list[int]:
