@@ -16,9 +16,9 @@ import onnx_ir as ir
 from edgeopt.core.errors import GraphError
 from edgeopt.core.sparsity import Pattern, held_share
 from edgeopt.graph.io import load_onnx
-from edgeopt.graph.qdq import NODE_KEY, SPARSITY_KEY, array_of, weighted_nodes
+from edgeopt.graph.qdq import NODE_KEY, SPARSITY_KEY, array_of
 
-__all__ = ["LayerSparsity", "layer_sparsity", "mark_sparsity"]
+__all__ = ["LayerSparsity", "layer_sparsity", "layers_beside_marked", "mark_sparsity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,12 @@ def layer_sparsity(onnx: Path, pattern: str = "2:4") -> tuple[LayerSparsity, ...
         pattern: What a layer without a mark is looked at for; one with a mark, for that.
     """
     return _layers(load_onnx(onnx), pattern)
+
+
+def layers_beside_marked(onnx: Path) -> tuple[LayerSparsity, ...]:
+    """``layer_sparsity`` where at least one layer has a mark; else nothing, and no weight is looked at."""
+    model = load_onnx(onnx)
+    return _layers(model, "2:4") if any(SPARSITY_KEY in node.metadata_props for node in model.graph) else ()
 
 
 def mark_sparsity(model: ir.Model, wanted: Mapping[str, str]) -> None:
@@ -81,40 +87,52 @@ def mark_sparsity(model: ir.Model, wanted: Mapping[str, str]) -> None:
 
 def _layers(model: ir.Model, pattern: str) -> tuple[LayerSparsity, ...]:
     found = []
-    for node, weight, dequantize in weighted_nodes(model.graph):
-        if node.op_type == "ConvTranspose":
+    for node in model.graph:
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
             continue
-        name = node.metadata_props.get(NODE_KEY, node.outputs[0].name or "")
+        weight, transposes = _weight(node)
+        if weight is None:
+            continue
         marked = node.metadata_props.get(SPARSITY_KEY, "")
-        axis = _input_axis(node)
-        share = 0.0
-        if axis is not None:
-            share = held_share(_centred(weight, dequantize), Pattern.read(marked or pattern), axis)
+        if node.op_type == "Conv":
+            axis = 1
+        else:
+            transposes += node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+            axis = -1 if transposes % 2 else -2
+        whole = node.op_type != "Conv" or node.attributes.get_int("group", 1) == 1
+        share = held_share(weight, Pattern.read(marked or pattern), axis) if whole else 0.0
+        name = node.metadata_props.get(NODE_KEY, node.outputs[0].name or "")
         found.append(LayerSparsity(name=name, share=share, marked=marked))
     return tuple(found)
 
 
-def _input_axis(node: ir.Node) -> int | None:
-    """The axis of the stored weight that is summed over; None where a sparse kernel does not apply."""
-    if node.op_type == "Conv":
-        return 1 if node.attributes.get_int("group", 1) == 1 else None
-    value, swapped = node.inputs[1], node.op_type == "Gemm" and bool(node.attributes.get_int("transB", 0))
+def _weight(node: ir.Node) -> tuple[np.ndarray | None, int]:
+    """A node's constant weight, zero where what it stands for is, and how many transposes it is read through."""
+    value, transposes, shape = node.inputs[1], 0, None
     producer = value.producer() if value is not None else None
     while producer is not None and producer.op_type in ("Transpose", "Reshape"):
-        swapped ^= producer.op_type == "Transpose"
-        source = producer.inputs[0]
-        producer = source.producer() if source is not None else None
-    return -1 if swapped else -2
+        transposes += producer.op_type == "Transpose"
+        shape = array_of(producer.inputs[1]) if producer.op_type == "Reshape" else shape
+        value = producer.inputs[0]
+        producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        stored = array_of(producer.inputs[0])
+        weight = None if stored is None else _centred(stored, producer)
+    else:
+        weight = array_of(value)
+    if weight is not None and shape is not None and (shape > 0).all():
+        weight = weight.reshape(shape)
+    return weight, transposes
 
 
-def _centred(weight: np.ndarray, dequantize: ir.Node | None) -> np.ndarray:
-    """The weight less its zero point: zero where the value that is computed with is."""
-    zero = array_of(dequantize.inputs[2]) if dequantize is not None and len(dequantize.inputs) > 2 else None
+def _centred(weight: np.ndarray, dequantize: ir.Node) -> np.ndarray:
+    """The integers less their zero point."""
+    zero = array_of(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
     if zero is None or not (zero != 0).any():
         return weight
-    if zero.size > 1:
-        axis = dequantize.attributes.get_int("axis", 1) % weight.ndim if dequantize is not None else 1
-        if zero.size != weight.shape[axis]:
-            return np.ones_like(weight, np.int32)  # of a grid per group, which edgeopt never writes with zero points
+    axis = dequantize.attributes.get_int("axis", 1) % weight.ndim
+    if zero.size > 1 and zero.ndim == 1:
         zero = zero.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    elif zero.size > 1:  # a grid per block along the axis
+        zero = zero.repeat(weight.shape[axis] // zero.shape[axis], axis)
     return weight.astype(np.int32) - zero.astype(np.int32)

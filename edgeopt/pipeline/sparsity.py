@@ -20,9 +20,9 @@ def sparsity_events(onnx: Path, target: Target, rules: RuntimeRules, *, stage: s
         rules: The runtime's.
         stage: Whose events they are.
     """
-    from edgeopt.graph.sparsity import layer_sparsity
+    from edgeopt.graph.sparsity import layers_beside_marked
 
-    layers = layer_sparsity(onnx)
+    layers = layers_beside_marked(onnx)
     marked = [layer for layer in layers if layer.marked]
     if not marked:
         return []

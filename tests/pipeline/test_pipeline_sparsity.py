@@ -10,6 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeopt.pipeline.sparsity import sparsity_events
 from edgeopt.targets.load import find_target
 
+USED = (
+    "TensorRT may run them on sparse tensor cores (compute capability 8.7, builder flag SPARSE_WEIGHTS set), "
+    "where it finds them faster"
+)
+
 
 def graph(path, pattern="2:4", *, spoilt=False):
     """Two matrix products, the first sparse and marked."""
@@ -42,8 +47,7 @@ def told(path, target, **changes):
             "jetson",
             {},
             "2:4",
-            "TensorRT may run them on sparse tensor cores (compute capability 8.7, builder flag SPARSE_WEIGHTS set), where "
-            + "it finds them faster",
+            USED,
         ),
         (
             "jetson",
