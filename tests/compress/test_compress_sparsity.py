@@ -23,6 +23,7 @@ from edgeopt.core.errors import GraphError, RecipeError
 from edgeopt.core.sparsity import Pattern, SparseWeight, held_share
 from edgeopt.graph.export import export_onnx
 from edgeopt.graph.sparsity import layer_sparsity
+from edgeopt.model.store import load_stored, save_model
 from edgeopt.recipes.schema import Sparsify
 
 STEP = STEPS["sparsify"]
@@ -145,6 +146,15 @@ class TestStep:
         result = STEP.run(export(net, (8,)), Sparsify(pattern="2:4"), make_context(None))
         assert result.decisions[0].reason == "its weight is no parameter, but computed from others"
         assert result.model.sparse.keys() == {"1.weight"}
+
+
+def test_a_stored_model_keeps_what_it_says_of_its_weights(tmp_path):
+    model = sparsified("mlp")[1].model
+    save_model(model, tmp_path)
+    again = load_stored(tmp_path, with_program=True)
+    assert again.sparse == model.sparse
+    assert set(shares(again).values()) == {1.0}
+    assert sparse_nodes(again) == sparse_nodes(model)
 
 
 def written(model, tmp_path):
