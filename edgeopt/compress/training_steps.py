@@ -10,7 +10,7 @@ from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import BackendError, RecipeError
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
-from edgeopt.recipes.schema import Finetune, Qat, Recipe, step_name
+from edgeopt.recipes.schema import Finetune, Qat, Recipe, StepConfig, step_name, training_of
 from edgeopt.targets.schema import Target
 
 __all__ = ["FinetuneStep", "QatStep", "demand_trainable", "run_float_training"]
@@ -90,15 +90,19 @@ def run_float_training(model: TrainedModel, config: Finetune, context: StepConte
     return finetune_program(model, config, context)
 
 
-def demand_trainable(config: Qat | Finetune, data: Dataset | None) -> None:
+def demand_trainable(config: StepConfig, data: Dataset | None) -> None:
     """Refuse a training that cannot begin: told from the recipe and the splits alone, before any work.
+
+    A step that does not train asks for nothing.
 
     Raises:
         BackendError: Lightning Fabric is not installed.
         RecipeError: There is no train or tuning split; or neither labels, nor a teacher, nor a loss; the loss cannot
             be imported.
     """
-    name = step_name(config)
+    name, training = step_name(config), training_of(config)
+    if training is None:
+        return
     if find_spec("lightning_fabric") is None:
         raise BackendError(
             f"The step {name} needs Lightning Fabric, which is not installed.",
@@ -114,7 +118,6 @@ def demand_trainable(config: Qat | Finetune, data: Dataset | None) -> None:
                 fix="Add training data (in an .npz: x_train and y_train; in a manifest: splits.train), "
                 "or use a recipe without training, such as 'int8-ptq'.",
             )
-    training = config.training
     if training.loss != "task":
         imported(training.loss)
     if data is not None and data.task != "classification" and training.loss == "task" and not training.distillation:

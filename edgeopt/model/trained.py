@@ -14,7 +14,7 @@ from edgeopt.core.spec import TensorSpec
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["ModelFormat", "TrainedModel"]
+__all__ = ["ModelFormat", "TrainedModel", "count_parameters"]
 
 ModelFormat = Literal["pt2", "state-dict", "torchscript", "pickle", "onnx", "module"]
 
@@ -52,3 +52,10 @@ class TrainedModel:
     parameters: int
     events: tuple[Event, ...] = ()
     sparse: Mapping[str, SparseWeight] = field(default_factory=dict)
+
+
+def count_parameters(program: ExportedProgram) -> int:
+    """How many trained parameters a program has; what two names share counts once."""
+    state = program.state_dict
+    tensors = {state[name].data_ptr(): state[name] for name in program.graph_signature.parameters if name in state}
+    return sum(tensor.numel() for tensor in tensors.values())

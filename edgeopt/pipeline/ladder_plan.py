@@ -11,7 +11,7 @@ from edgeopt.data.contract import Dataset
 from edgeopt.pipeline.plan import Plan, PlannedRung, make_plan
 from edgeopt.recipes.check import precision_of
 from edgeopt.recipes.ladder import Rung
-from edgeopt.recipes.schema import Finetune, Qat, Recipe
+from edgeopt.recipes.schema import Recipe, training_of
 from edgeopt.targets.schema import Precision, Target
 
 __all__ = ["make_ladder_plan", "with_data"]
@@ -46,6 +46,7 @@ def make_ladder_plan(
                     measured_here=measured_here,
                     measured_reason=measured_reason,
                     mark=f"@{name}" if precision in seen else "",
+                    stages=False,
                 )
             except BackendError as error:
                 errors.append(error)
@@ -97,5 +98,5 @@ def with_data(plan: Plan, data: Dataset | None) -> Plan:
 
 def _demand(recipe: Recipe, data: Dataset | None) -> None:
     for config in recipe.steps:
-        if isinstance(config, Qat | Finetune):
+        if training_of(config) is not None:
             demand_trainable(config, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgeopt.core.errors import RecipeError
-from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe, step_name, weight_only
+from edgeopt.recipes.schema import FLOAT_STEPS, Convert, Qat, Quantize, Recipe, step_name, training_of, weight_only
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "sparsity_conflicts",
 ]
 
-_QUANTIZERS = ("quantize", "qat", "mixed")
+_RECOVERY = ("finetune", "distil")  # float steps that leave the graph as it is: alone they would save nothing
 
 
 def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, model_opset: int | None = None) -> None:
@@ -94,22 +94,31 @@ def default_recipe_name(target: Target, has_data: bool) -> tuple[str, str]:
 
 
 def _order_conflicts(recipe: Recipe) -> Iterator[str]:
-    for kind, name in ((Quantize, "quantize or qat"), (Finetune, "finetune or distil"), (Convert, "convert")):
-        places = _places(recipe, kind)
+    names = [step_name(step) for step in recipe.steps]
+    floats = dict.fromkeys(name for name in names if name in FLOAT_STEPS)
+    for places, name in (
+        (_places(recipe, Quantize), "quantize or qat"),
+        *(([place for place, other in enumerate(names) if other == name], name) for name in floats),
+        (_places(recipe, Convert), "convert"),
+    ):
         if len(places) > 1:
-            names = {step_name(recipe.steps[place]) for place in places}
-            yield f"it has {len(places)} {names.pop() if len(names) == 1 else name} steps; keep one."
-    quantized, trained, converted = (_places(recipe, kind) for kind in (Quantize, Finetune, Convert))
+            same = {names[place] for place in places}
+            yield f"it has {len(places)} {same.pop() if len(same) == 1 else name} steps; keep one."
+    quantized, converted = _places(recipe, Quantize), _places(recipe, Convert)
     if converted and quantized and converted[0] < quantized[0]:
-        name = step_name(recipe.steps[quantized[0]])
+        name = names[quantized[0]]
         yield f"convert comes before {name}, which calibrates in float32; put {name} first."
-    training = step_name(recipe.steps[trained[0]]) if trained else ""
-    if trained and not quantized:
-        yield f"{training} trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
-    elif trained and recipe.step(Mixed):
-        yield f"mixed searches on the model as it came, and {training} changes it; leave {training} out."
-    elif trained and quantized[0] < trained[0]:
-        yield f"{training} comes after the model was quantized; put it first, or train on the grid with qat."
+    for name in floats:
+        first = min((*quantized, *converted), default=len(names))
+        if names.index(name) > first and first in quantized:
+            yield f"{name} comes after the model was quantized; put it first, or train on the grid with qat."
+        elif names.index(name) > first:
+            yield f"{name} comes after convert and works in float32; put {name} first."
+    if floats and all(name in _RECOVERY for name in floats) and not (quantized or converted):
+        yield (
+            f"{' and '.join(floats)} trains the float model for what quantizes it, or recovers what pruning cost, and "
+            "nothing does either; add quantize or qat behind it, or prune before it."
+        )
     quantize, convert = recipe.step(Quantize), recipe.step(Convert)
     if quantize and convert and (quantize.precision, convert.dtype) != ("int8", "float16"):
         yield (
@@ -119,19 +128,8 @@ def _order_conflicts(recipe: Recipe) -> Iterator[str]:
 
 
 def sparsity_conflicts(names: Sequence[str]) -> Iterator[str]:
-    """What steps of these names, in this order, contradict each other in where sparsify is among them."""
-    if "sparsify" not in names:
-        return
-    first, rest = names.index("sparsify"), names[names.index("sparsify") + 1 :]
-    if "sparsify" in rest:
-        yield f"it has {names.count('sparsify')} sparsify steps; keep one."
-    if quantizer := next((name for name in names[:first] if name in _QUANTIZERS), None):
-        yield f"sparsify comes after {quantizer}, and works on the float model; put it first."
-    elif "mixed" in rest:
-        yield "mixed searches on the model as it came, and sparsify changes it; leave sparsify out."
-    elif not any(name in _QUANTIZERS for name in rest):
-        yield "sparsify prepares the float model for what quantizes it, and nothing does; add quantize or qat behind it."
-    if "prune" in rest:
+    """What steps of these names, in this order, would take from sparsify's groups."""
+    if "sparsify" in names and "prune" in names[names.index("sparsify") :]:
         yield "prune comes after sparsify and takes channels out of its groups; put prune first."
 
 
@@ -174,12 +172,13 @@ def _group_conflicts(quantize: Quantize) -> Iterator[str]:
 
 def _training_conflicts(recipe: Recipe) -> Iterator[str]:
     for step in recipe.steps:
-        if not isinstance(step, Qat | Finetune):
+        training = training_of(step)
+        if training is None:
             continue
-        name, epochs = f"steps.{step_name(step)}", step.training.epochs
-        if step.training.warmup_epochs >= epochs:
+        name, epochs = f"steps.{step_name(step)}", training.epochs
+        if training.warmup_epochs >= epochs:
             yield (
-                f"{name}.training.warmup_epochs is {step.training.warmup_epochs:g}, and there are only {epochs} epochs; "
+                f"{name}.training.warmup_epochs is {training.warmup_epochs:g}, and there are only {epochs} epochs; "
                 "make it less."
             )
         if not isinstance(step, Qat):
@@ -213,6 +212,9 @@ def _data_conflicts(recipe: Recipe, target: Target, *, has_data: bool) -> Iterat
             f"{step_name(quantize)} needs data to calibrate with, and edgeopt never calibrates on random tensors; "
             f"give --data, or use the recipe {target.float_recipe!r}."
         )
+    for step in recipe.float_steps:
+        if training_of(step) is not None:
+            yield f"{step_name(step)} needs data to train on, and there is none; give --data, or leave the step out."
     limited = [name for name in ("drop_pp", "agreement") if getattr(recipe.limits, name) is not None]
     if limited and not recipe.step(Quantize):
         names = " and ".join(f"limits.{name}" for name in limited)
@@ -225,11 +227,11 @@ def onnx_conflicts(recipe: Recipe, target: Target, *, is_onnx: bool, model_opset
     """What cannot be done to a model that came as ONNX."""
     if not is_onnx:
         return
-    if (quantize := recipe.step(Quantize)) is not None:
-        name = step_name(quantize)
+    if in_torch := [step_name(step) for step in recipe.steps if not isinstance(step, Convert)]:
+        names = " and ".join(in_torch)
         yield (
-            f"{name} works on the PyTorch graph, and the model is an ONNX file; give the PyTorch model "
-            f"(a torch.export archive is best), or use a recipe without {name}, such as 'fp32'."
+            f"{names} work{'s' if len(in_torch) == 1 else ''} on the PyTorch graph, and the model is an ONNX file; give "
+            f"the PyTorch model (a torch.export archive is best), or use a recipe without {names}, such as 'fp32'."
         )
     readers = runtimes_for(recipe, target)
     newest = max((rules.opset_max for rules in readers), default=None)

@@ -12,7 +12,7 @@ __all__ = ["Distil", "Finetune"]
 
 
 class Finetune(BaseModel):
-    """Training of the float model, before it is quantized; with a teacher it is distillation.
+    """Training of the float model, after it was pruned or before it is quantized; with a teacher it is distillation.
 
     Attributes:
         batchnorm: ``frozen``: running statistics are neither used up nor changed. Else batch statistics for so many

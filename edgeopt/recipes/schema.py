@@ -22,6 +22,7 @@ from edgeopt.recipes.sparsity import Sparsify
 from edgeopt.recipes.training import FreezeAfter, Training
 
 __all__ = [
+    "FLOAT_STEPS",
     "STEPS",
     "AdaRound",
     "Budget",
@@ -42,6 +43,7 @@ __all__ = [
     "StepConfig",
     "Use",
     "step_name",
+    "training_of",
     "weight_only",
 ]
 
@@ -151,7 +153,7 @@ class Quantize(_Frozen):
 
 
 class Budget(_Frozen):
-    """What mixed precision must hold; exactly one.
+    """What mixed precision must hold; exactly one. After float steps FP32 is the last of their models.
 
     Attributes:
         drop_pp: Drop on the tuning split against FP32, percentage points; without labels: share of changed predictions.
@@ -266,10 +268,23 @@ STEPS: dict[str, type[StepConfig]] = {
     "convert": Convert,
 }
 
+FLOAT_STEPS: dict[str, str] = {"sparsify": "sparse", "finetune": "finetuned", "distil": "distilled"}
+"""The steps that make another float model of one, and what that model is then called.
+
+They come first in a recipe. Each is a stage of its own: its model is stored, exported, held against its own outputs in
+PyTorch, and measured beside the original.
+"""
+
 
 def step_name(config: StepConfig) -> str:
     """What a recipe calls a step with these options."""
     return next(name for name, kind in STEPS.items() if type(config) is kind)
+
+
+def training_of(config: StepConfig) -> Training | None:
+    """The training that a step asks for, or None: then it needs no train split."""
+    training: Training | None = getattr(config, "training", None)
+    return training
 
 
 def _name_of(step: Any) -> str | None:
@@ -332,6 +347,11 @@ class Recipe(_Frozen):
         if twice := sorted({name for name in self.ladder if self.ladder.count(name) > 1}):
             raise ValueError(f"the ladder has {', '.join(twice)} more than once")
         return self
+
+    @property
+    def float_steps(self) -> tuple[StepConfig, ...]:
+        """The steps that yield another float model, in order."""
+        return tuple(step for step in self.steps if step_name(step) in FLOAT_STEPS)
 
     def step(self, kind: type[Any]) -> Any:
         """The step of this kind (or of one derived from it), or None."""
