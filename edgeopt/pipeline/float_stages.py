@@ -150,8 +150,9 @@ def _macs(context: RunContext, loaded: Loaded) -> int | None:
 
     def build(folder: Path) -> None:
         from edgeopt.compress.macs import multiplications
+        from edgeopt.compress.normalize import normalize
 
-        counts = multiplications(load_program(loaded.directory).graph_module)
+        counts = multiplications(normalize(load_program(loaded.directory), split_attention=False))
         records.write(folder / "macs.json", dict[str, int], counts)
 
     key = {"model": loaded.model.identity, "torch": version("torch")}

@@ -51,8 +51,9 @@ def test_int8_qat_goes_from_recipe_to_bundle(mlp: Path, data: Path, tmp_path: Pa
     assert not list(Path(os.environ["EDGEOPT_CACHE_DIR"]).glob("unfinished/*"))
 
 
-def test_finetune_trains_the_float_model_that_is_then_quantized(mlp: Path, data: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.yaml"
+def finetuned(folder: Path) -> str:
+    """A recipe that trains the float model, then quantizes it."""
+    recipe = folder / "mine.yaml"
     recipe.write_text(
         "schema_version: 1\nname: mine\nsteps:\n"
         "- finetune:\n    batchnorm: frozen\n    training: {epochs: 1, batch_size: 64, optimizer: sgd, "
@@ -60,16 +61,27 @@ def test_finetune_trains_the_float_model_that_is_then_quantized(mlp: Path, data:
         "distillation: null, precision: 32-true, patience: null}\n"
         "- quantize: {precision: int8, observer: minmax, bias_correction: false}\n"
     )
-    assert run(cli, arguments(mlp, data, tmp_path / "bundle", "-r", str(recipe))) == 0
+    return str(recipe)
+
+
+def test_finetune_trains_the_float_model_that_is_then_quantized(mlp: Path, data: Path, tmp_path: Path) -> None:
+    assert run(cli, arguments(mlp, data, tmp_path / "bundle", "-r", finetuned(tmp_path))) == 0
     report = Report.model_validate_json((tmp_path / "bundle" / "report.json").read_text())
     assert [section.step for section in report.training] == ["finetune"]
+    assert report.waterfall is not None
+    assert [row.name for row in report.waterfall.rows] == ["FP32", "finetuned", "int8"]
+    assert not list(Path(os.environ["EDGEOPT_CACHE_DIR"]).glob("unfinished/*"))
     assert {row.precision for row in report.layers} == {"int8"}
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("step", ["qat", "finetune"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda how: how.name)
-def test_a_stopped_training_ends_in_the_same_graph(how: signal.Signals, mlp: Path, data: Path, tmp_path: Path) -> None:
-    more = ["-r", "int8-qat", "--set", "steps.qat.training.epochs=30", "--set", "steps.qat.training.patience=null"]
+def test_a_stopped_training_ends_in_the_same_graph(
+    how: signal.Signals, step: str, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = "int8-qat" if step == "qat" else finetuned(tmp_path)
+    more = ["-r", recipe, "--set", f"steps.{step}.training.epochs=30", "--set", f"steps.{step}.training.patience=null"]
 
     def start(cache: str, output: str) -> subprocess.Popen[str]:
         environment = os.environ | {"EDGEOPT_CACHE_DIR": str(tmp_path / cache), "OMP_NUM_THREADS": "1"}
