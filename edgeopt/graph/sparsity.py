@@ -28,12 +28,12 @@ class LayerSparsity:
     Attributes:
         name: The fx node that it came from, where edgeopt exported the graph; else its output's name.
         share: Of the groups, those that hold the pattern; 0 where the input channels do not fill groups, and where they
-            are themselves in groups (a grouped convolution).
+            are themselves in groups (a grouped convolution). None where a runtime's own op holds the weight, packed.
         marked: The pattern that it is meant to hold; empty: none.
     """
 
     name: str
-    share: float
+    share: float | None
     marked: str = ""
 
 
@@ -73,8 +73,10 @@ def mark_sparsity(model: ir.Model, wanted: Mapping[str, str]) -> None:
             )
         marked[name].metadata_props[SPARSITY_KEY] = pattern
     known = {layer.name: layer for layer in _layers(model, "2:4") if layer.marked}
-    broken = [f"{name} {100 * known[name].share:.2f} %" if name in known else name for name in wanted]
-    broken = [text for text, name in zip(broken, wanted, strict=True) if name not in known or known[name].share < 1.0]
+    shares = {name: known[name].share if name in known else None for name in wanted}
+    broken = [
+        name if share is None else f"{name} {100 * share:.2f} %" for name, share in shares.items() if share != 1.0
+    ]
     if broken:
         rest = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
         raise GraphError(
@@ -88,12 +90,15 @@ def mark_sparsity(model: ir.Model, wanted: Mapping[str, str]) -> None:
 def _layers(model: ir.Model, pattern: str) -> tuple[LayerSparsity, ...]:
     found = []
     for node in model.graph:
+        marked = node.metadata_props.get(SPARSITY_KEY, "")
+        name = node.metadata_props.get(NODE_KEY, node.outputs[0].name or "")
         if node.op_type not in ("Conv", "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
+            if marked:
+                found.append(LayerSparsity(name=name, share=None, marked=marked))
             continue
         weight, transposes = _weight(node)
         if weight is None:
             continue
-        marked = node.metadata_props.get(SPARSITY_KEY, "")
         if node.op_type == "Conv":
             axis = 1
         else:
@@ -101,7 +106,6 @@ def _layers(model: ir.Model, pattern: str) -> tuple[LayerSparsity, ...]:
             axis = -1 if transposes % 2 else -2
         whole = node.op_type != "Conv" or node.attributes.get_int("group", 1) == 1
         share = held_share(weight, Pattern.read(marked or pattern), axis) if whole else 0.0
-        name = node.metadata_props.get(NODE_KEY, node.outputs[0].name or "")
         found.append(LayerSparsity(name=name, share=share, marked=marked))
     return tuple(found)
 

@@ -26,15 +26,13 @@ def sparsity_events(onnx: Path, target: Target, rules: RuntimeRules, *, stage: s
     marked = [layer for layer in layers if layer.marked]
     if not marked:
         return []
-    holding = [layer for layer in marked if layer.share == 1.0]
+    lost = [layer.name for layer in marked if layer.share is not None and layer.share < 1.0]
     patterns = sorted({layer.marked for layer in marked})
-    message = (
-        f"{len(holding)} of {len(layers)} layers are {' or '.join(patterns)} sparse; {_use(patterns, target, rules)}."
-    )
+    message = f"{len(marked) - len(lost)} of {len(layers)} layers are {' or '.join(patterns)} sparse; {_use(patterns, target, rules)}."
     events = [Event(kind="note", stage=stage, message=message)]
-    if len(holding) < len(marked):
-        lost = ", ".join(layer.name for layer in marked if layer.share < 1.0)
-        events.append(Event(kind="warning", stage=stage, message=f"In {rules.name}'s form these are not: {lost}."))
+    if lost:
+        message = f"In {rules.name}'s form these are not: {', '.join(lost)}."
+        events.append(Event(kind="warning", stage=stage, message=message))
     return events
 
 

@@ -166,5 +166,17 @@ class TestMark:
             mark_sparsity(model, {"first": "2:4"})
 
 
+def test_a_weight_that_a_runtimes_own_op_packed_is_counted_and_not_judged(tmp_path):
+    nodes = [helper.make_node("MatMul", ["rows", "a"], ["m"]), helper.make_node("MatMul", ["m", "b"], ["y"])]
+    path = saved(tmp_path / "net.onnx", nodes, {"a": weight((8, 8), 0), "b": weight((8, 8), 0)})
+    model = load_onnx(path)
+    for node in model.graph:
+        node.metadata_props[SPARSITY_KEY] = "2:4"
+    first = next(iter(model.graph))
+    first.op_type, first.domain = "MatMulNBits", "com.microsoft"
+    save_onnx(model, path)
+    assert shares(path) == [None, 1.0]
+
+
 def test_what_sparse_tensor_cores_take():
     assert [text for text in ("2:4", "1:4", "3:4", "1:2", "4:8") if Pattern.read(text).is_two_of_four] == ["2:4", "1:4"]
