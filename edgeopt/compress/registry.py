@@ -13,6 +13,8 @@ STEPS: Registry[Step] = Registry(
         "quantize": "edgeopt.compress.quantize:QuantizeStep",
         "qat": "edgeopt.compress.training_steps:QatStep",
         "finetune": "edgeopt.compress.training_steps:FinetuneStep",
+        "distil": "edgeopt.compress.distil:DistilStep",
+        "sparsify": "edgeopt.compress.sparsify:SparsifyStep",
     },
     "edgeopt.steps",
 )

@@ -13,7 +13,7 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Finetune, Qat, Recipe, StepConfig, step_name, training_of
 from edgeopt.targets.schema import Target
 
-__all__ = ["FinetuneStep", "QatStep", "demand_trainable"]
+__all__ = ["FinetuneStep", "QatStep", "demand_trainable", "run_float_training"]
 
 
 class QatStep:
@@ -66,16 +66,28 @@ class FinetuneStep:
             RecipeError: Nothing can be trained, or there is nothing to train on; the loss is no loss.
             DataError: The data does not fit the model.
         """
-        if model.program is None:
-            raise RecipeError(
-                "Training needs the PyTorch program.",
-                got=f"{model.name!r}, given as ONNX",
-                fix="Give the model as a torch.export archive, or leave the finetune step out.",
-            )
-        demand_trainable(config, context.data)
-        with quiet_loggers():
-            from edgeopt.compress.finetune import finetune_program  # noqa: PLC0415  (torch)
-        return finetune_program(model, config, context)
+        return run_float_training(model, config, context)
+
+
+def run_float_training(model: TrainedModel, config: Finetune, context: StepContext) -> StepResult:
+    """What finetune and distil do; a ``Distil`` compares features too.
+
+    Raises:
+        BackendError: Lightning Fabric is not installed.
+        RecipeError: Nothing can be trained, or there is nothing to train on; the loss is no loss; a pattern of features
+            matches nothing.
+        DataError: The data does not fit the model.
+    """
+    if model.program is None:
+        raise RecipeError(
+            "Training needs the PyTorch program.",
+            got=f"{model.name!r}, given as ONNX",
+            fix=f"Give the model as a torch.export archive, or leave the {step_name(config)} step out.",
+        )
+    demand_trainable(config, context.data)
+    with quiet_loggers():
+        from edgeopt.compress.finetune import finetune_program  # noqa: PLC0415  (torch)
+    return finetune_program(model, config, context)
 
 
 def demand_trainable(config: StepConfig, data: Dataset | None) -> None:

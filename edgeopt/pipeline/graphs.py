@@ -164,6 +164,7 @@ def float16_graph(
 
 
 def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInputs) -> None:
+    from edgeopt.compress.sparse_weights import sparse_nodes
     from edgeopt.graph.export import export_onnx
     from edgeopt.graph.parity import first_difference
     from edgeopt.model.reference import reference_outputs
@@ -179,6 +180,7 @@ def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInput
         model.outputs,
         path,
         opset=plan.target.opset,
+        sparse=sparse_nodes(replace(model, program=program)),
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )
@@ -216,6 +218,7 @@ def _export_quantized(
     workspace: Path | None,
     begun: float,
 ) -> None:
+    from edgeopt.compress.sparse_weights import sparse_nodes
     from edgeopt.graph.calibration import calibrated_tensors
     from edgeopt.graph.export import export_onnx
     from edgeopt.graph.parity import compare, first_difference
@@ -238,6 +241,7 @@ def _export_quantized(
         opset=plan.target.opset,
         ranges=result.ranges,
         weight_bits={d.node: 4 for d in result.decisions if d.node and d.precision in ("w4a8", "w4")},
+        sparse=sparse_nodes(result.model),
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )

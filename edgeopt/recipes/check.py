@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes.schema import FLOAT_STEPS, Convert, Qat, Quantize, Recipe, step_name, training_of, weight_only
@@ -16,6 +16,7 @@ __all__ = [
     "own_conflicts",
     "precision_of",
     "runtimes_for",
+    "sparsity_conflicts",
 ]
 
 _RECOVERY = ("finetune", "distil")  # float steps that leave the graph as it is: alone they would save nothing
@@ -48,7 +49,12 @@ def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, mode
 
 def own_conflicts(recipe: Recipe) -> list[str]:
     """What the recipe contradicts itself in, whatever the target."""
-    return [*_order_conflicts(recipe), *_option_conflicts(recipe), *_training_conflicts(recipe)]
+    return [
+        *_order_conflicts(recipe),
+        *sparsity_conflicts([step_name(step) for step in recipe.steps]),
+        *_option_conflicts(recipe),
+        *_training_conflicts(recipe),
+    ]
 
 
 def precision_of(recipe: Recipe) -> Precision:
@@ -119,6 +125,12 @@ def _order_conflicts(recipe: Recipe) -> Iterator[str]:
             f"quantize to {quantize.precision} and convert to {convert.dtype} do not go together: "
             "only int8 with float16 in between has runtimes; leave one of the two steps out."
         )
+
+
+def sparsity_conflicts(names: Sequence[str]) -> Iterator[str]:
+    """What steps of these names, in this order, would take from sparsify's groups."""
+    if "sparsify" in names and "prune" in names[names.index("sparsify") :]:
+        yield "prune comes after sparsify and takes channels out of its groups; put prune first."
 
 
 def _places(recipe: Recipe, kind: type[object]) -> list[int]:

@@ -16,7 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from edgeopt.recipes.recovery import Distil, Finetune
 from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
+from edgeopt.recipes.sparsity import Sparsify
 from edgeopt.recipes.training import FreezeAfter, Training
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "AdaRound",
     "Budget",
     "Convert",
+    "Distil",
     "Export",
     "Finetune",
     "LayerPrecision",
@@ -36,6 +39,7 @@ __all__ = [
     "Qat",
     "Quantize",
     "Recipe",
+    "Sparsify",
     "StepConfig",
     "Use",
     "step_name",
@@ -253,29 +257,18 @@ class Qat(Quantize):
     training: Training
 
 
-class Finetune(_Frozen):
-    """Training of the float model, after it was pruned or before it is quantized; with a teacher it is distillation.
-
-    Attributes:
-        batchnorm: ``frozen``: running statistics are neither used up nor changed. Else batch statistics for so many
-            epochs.
-        training: The loop.
-    """
-
-    batchnorm: Literal["frozen"] | FreezeAfter
-    training: Training
-
-
-StepConfig = Quantize | Mixed | Qat | Finetune | Convert
+StepConfig = Quantize | Mixed | Qat | Finetune | Distil | Sparsify | Convert
 STEPS: dict[str, type[StepConfig]] = {
     "quantize": Quantize,
     "mixed": Mixed,
     "qat": Qat,
     "finetune": Finetune,
+    "distil": Distil,
+    "sparsify": Sparsify,
     "convert": Convert,
 }
 
-FLOAT_STEPS: dict[str, str] = {"finetune": "finetuned"}
+FLOAT_STEPS: dict[str, str] = {"sparsify": "sparse", "finetune": "finetuned", "distil": "distilled"}
 """The steps that make another float model of one, and what that model is then called.
 
 They come first in a recipe. Each is a stage of its own: its model is stored, exported, held against its own outputs in
@@ -316,6 +309,8 @@ _Step = Annotated[
     Annotated[Quantize, BeforeValidator(_options_of), Tag("quantize")]
     | Annotated[Qat, BeforeValidator(_options_of), Tag("qat")]
     | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
+    | Annotated[Distil, BeforeValidator(_options_of), Tag("distil")]
+    | Annotated[Sparsify, BeforeValidator(_options_of), Tag("sparsify")]
     | Annotated[Mixed, BeforeValidator(_options_of), Tag("mixed")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),

@@ -109,3 +109,26 @@ def test_a_stopped_training_ends_in_the_same_graph(
     training = [json.loads((tmp_path / b / "report.json").read_text())["training"] for b in ("bundle", "whole-bundle")]
     assert training[0] == training[1]
     assert not list((tmp_path / "stopped").glob("unfinished/*"))
+
+
+def test_sparse_int8_goes_from_recipe_to_bundle_and_says_what_uses_it(mlp: Path, data: Path, tmp_path: Path) -> None:
+    steps = [f"steps.{step}.training.epochs=2" for step in ("distil", "qat")]
+    more = ["-r", "sparse-int8", *(part for step in steps for part in ("--set", step))]
+    more += ["--set", "steps.distil.batchnorm=frozen", "--set", "steps.distil.features=['0', '2']"]
+    more += ["--set", "steps.distil.feature_weight=1.0", "--set", "limits.drop_pp=null"]
+    assert run(cli, arguments(mlp, data, tmp_path / "cpu", *more)) == 0
+    report = Report.model_validate_json((tmp_path / "cpu" / "report.json").read_text())
+    assert report.training[0].step == "distil"
+    assert sum("; weight 2:4 sparse" in row.reason for row in report.layers) == len(report.layers)
+    assert [row.name for row in report.waterfall.rows] == ["FP32", "sparse", "distilled", "int8"]
+    said = [event.message for candidate in report.candidates for event in candidate.events]
+    assert any("layers are 2:4 sparse; not used: no faster on openvino" in message for message in said)
+    assert any("2:4 sparse, 100.0 % of the multiplications" in event.message for event in report.events)
+
+    onto = [part if part != "openvino-cpu" else "jetson" for part in arguments(mlp, data, tmp_path / "gpu", *more)]
+    run(cli, onto)
+    build = json.loads((tmp_path / "gpu" / "engine" / "build.json").read_text())
+    assert build["sparse_weights"] is True
+    report = Report.model_validate_json((tmp_path / "gpu" / "report.json").read_text())
+    said = [event.message for candidate in report.candidates for event in candidate.events]
+    assert any("sparse tensor cores (compute capability 8.7, builder flag SPARSE_WEIGHTS set)" in one for one in said)

@@ -4,10 +4,10 @@ import pytest
 
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes import validate
-from edgeopt.recipes.check import check, default_recipe_name, precision_of, runtimes_for
+from edgeopt.recipes.check import check, default_recipe_name, precision_of, runtimes_for, sparsity_conflicts
 from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import load_recipe
-from edgeopt.recipes.schema import Convert, Finetune, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Finetune, Quantize, Recipe, Sparsify
 from edgeopt.targets.load import find_target, list_targets
 
 QUANTIZE = Quantize(precision="int8", observer="histogram", bias_correction=False)
@@ -226,3 +226,39 @@ class TestValidateModule:
         monkeypatch.setattr(validate, "list_targets", lambda: (target,))
         assert validate.main([]) == 1
         assert "no runtime of x86-vnni runs fp16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["jetson", "x86-vnni", "openvino-cpu", "raspberry-pi-5"])
+def test_sparse_int8_works_wherever_int8_does(target):
+    check(load_recipe("sparse-int8"), find_target(target), has_data=True, is_onnx=False)
+
+
+class TestSparsity:
+    sparsify = Sparsify(pattern="2:4")
+    distil = load_recipe("sparse-int8").steps[1]
+
+    def test_comes_before_what_quantizes_and_may_come_before_or_behind_a_training(self):
+        for steps in (
+            (self.sparsify, QUANTIZE),
+            (self.sparsify, self.distil, QUANTIZE),
+            (self.distil, self.sparsify, QUANTIZE),
+            (self.sparsify, CONVERT),
+            (self.sparsify, self.distil),
+        ):
+            check(recipe(*steps), find_target("jetson"), has_data=True, is_onnx=False)
+        refuse(recipe(QUANTIZE, self.sparsify), match="sparsify comes after the model was quantized; put it first")
+        refuse(recipe(CONVERT, self.sparsify), "jetson", match="sparsify comes after convert and works in float32")
+
+    def test_is_done_once(self):
+        refuse(recipe(self.sparsify, self.sparsify, QUANTIZE), match="it has 2 sparsify steps; keep one")
+
+    def test_comes_after_pruning(self):
+        assert list(sparsity_conflicts(["prune", "sparsify", "distil", "qat"])) == []
+        assert list(sparsity_conflicts(["sparsify", "prune", "qat"])) == [
+            "prune comes after sparsify and takes channels out of its groups; put prune first."
+        ]
+
+    def test_distillation_after_quantization_is_refused(self):
+        refuse(recipe(QUANTIZE, self.distil), match="distil comes after the model was quantized; put it first")
+        refuse(recipe(self.distil), match="distil trains the float model for what quantizes it, or recovers")
+        refuse(recipe(self.distil, self.distil, QUANTIZE), match="it has 2 distil steps; keep one")
