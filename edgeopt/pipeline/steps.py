@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,10 @@ def run_steps(
             original=original,
             workspace=workspace / str(number) if workspace is not None else None,
         )
-        before, result = result, STEPS[step_name(config)].run(result.model, config, step_context)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning
+            )  # torch's own, in copies
+            before, result = result, STEPS[step_name(config)].run(result.model, config, step_context)
         result = replace(result, events=(*before.events, *result.events), training=(*before.training, *result.training))
     return result

@@ -268,7 +268,7 @@ STEPS: dict[str, type[StepConfig]] = {
     "convert": Convert,
 }
 
-FLOAT_STEPS: dict[str, str] = {"sparsify": "sparse", "finetune": "finetuned", "distil": "distilled"}
+FLOAT_STEPS: dict[str, str] = {"prune": "pruned", "sparsify": "sparse", "finetune": "finetuned", "distil": "distilled"}
 """The steps that make another float model of one, and what that model is then called.
 
 They come first in a recipe. Each is a stage of its own: its model is stored, exported, held against its own outputs in

@@ -113,4 +113,7 @@ def _value(figure: Measurement | None, *, interval: bool = True) -> str:
 
 
 def _minutes(wall: Measurement | None) -> str:
-    return NONE if wall is None or wall.value is None else f"{wall.value / 60:.1f}"
+    if wall is None or wall.value is None:
+        return NONE
+    minutes = wall.value / 60
+    return f"{minutes:.1f}" if minutes >= 1 else f"{minutes:.2f}"
