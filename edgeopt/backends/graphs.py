@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["WEIGHTED_OPS", "Graph", "copy_graph", "read_graph"]
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SPARSITY_KEY = "edgeopt.sparsity"  # as the graph room writes it, once it has proved it
 # They move values and leave them as they are: int8 on one side is int8 on the other.
 _PASS_THROUGH = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"})
 
@@ -31,6 +32,7 @@ class Graph:
         quantized: Names of the nodes with weights whose data and weight both come from DequantizeLinear: what a
             runtime with int8 kernels runs in int8.
         packed: Names of the nodes that multiply a float by a weight that is stored in groups of integers.
+        sparse: Pattern of zeros → how many nodes have weights that were proved to hold it.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Graph:
     outputs: tuple[TensorSpec, ...]
     quantized: tuple[str, ...]
     packed: tuple[str, ...] = ()
+    sparse: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def dynamic_batch(self) -> tuple[str, ...]:
@@ -95,6 +98,7 @@ def read_graph(path: Path) -> Graph:
             outputs=tuple(_spec(value) for value in model.graph.output),
             quantized=tuple(_quantized(model)),
             packed=tuple(_packed(model)),
+            sparse=_sparse(model),
         )
     except (EdgeOptError, KeyError, TypeError) as error:
         raise BackendError("An input or output of the ONNX file has no usable type.", got=error) from error
@@ -154,6 +158,11 @@ def _packed(model: onnx.ModelProto) -> Iterator[str]:
         weight = node.input[1] if len(node.input) > 1 else ""
         if node.op_type == "MatMulNBits" or (node.op_type in ("Gemm", "MatMul") and weight in blocked):
             yield node.name or node.output[0]
+
+
+def _sparse(model: onnx.ModelProto) -> dict[str, int]:
+    marks = [entry.value for node in model.graph.node for entry in node.metadata_props if entry.key == _SPARSITY_KEY]
+    return {pattern: marks.count(pattern) for pattern in sorted(set(marks))}
 
 
 def _external_files(model: onnx.ModelProto) -> set[str]:

@@ -31,6 +31,7 @@ from edgeopt.backends.tensorrt_lint import lint
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
+from edgeopt.core.sparsity import Pattern
 from edgeopt.targets.schema import RuntimeRules, Target
 
 __all__ = ["OPTIONS", "PLAN", "RTX_ENGINE", "TensorRTBackend"]
@@ -80,8 +81,8 @@ class TensorRTBackend:
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Write the folder; build where this machine has the target's GPU, prove it with TensorRT-RTX elsewhere."""
-        settings = _settings(rules, batch)
         read = read_graph(graph)
+        settings = _settings(rules, batch) | {"sparse_weights": _is_sparse(read, target)}
         findings = lint(read, rules)
         refuse("TensorRT", findings)
         events = tuple(
@@ -142,6 +143,11 @@ def _settings(rules: RuntimeRules, batch: int) -> dict[str, Any]:
         "max_batch": largest,
         "workspace_mib": given.get("workspace_mib", 1024),
     }
+
+
+def _is_sparse(graph: Graph, target: Target) -> bool:
+    """Whether TensorRT is to look for sparse kernels: it takes them where they are faster, and only where weights allow."""
+    return target.has_sparse_tensor_cores and any(Pattern.read(p).is_two_of_four for p in graph.sparse)
 
 
 def _build(graph: Graph, model: Path, target: Target, directory: Path) -> _Built:
@@ -210,7 +216,8 @@ def _build_ahead_of_time(
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
     names = ("min_batch", "opt_batch", "max_batch", "workspace_mib")
-    return [part for name in names for part in ("--" + name.replace("_", "-"), str(settings[name]))]
+    flags = [part for name in names for part in ("--" + name.replace("_", "-"), str(settings[name]))]
+    return [*flags, *(["--sparse-weights"] if settings["sparse_weights"] else [])]
 
 
 def _trtexec(graph: Graph, settings: Mapping[str, Any]) -> str:
@@ -223,6 +230,7 @@ def _trtexec(graph: Graph, settings: Mapping[str, Any]) -> str:
         f"--memPoolSize=workspace:{settings['workspace_mib']}M",
         "--profilingVerbosity=detailed",
         "--exportLayerInfo=layers.json",
+        *(["--sparsity=enable"] if settings["sparse_weights"] else []),
     ]
     if graph.dynamic_batch:
         for flag, batch in (("min", "min_batch"), ("opt", "opt_batch"), ("max", "max_batch")):

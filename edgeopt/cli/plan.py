@@ -50,9 +50,10 @@ def _limits(plan: Plan) -> str:
 
 
 def _candidates(plan: Plan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    gap = 1 if any(one.stage for one in plan.candidates) else 2  # their ids are long
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     for title in ("", "runtime", "version here", "precision", "dialect", "role"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=not title)
     for one in plan.candidates:
         here = one.availability.version or "on its device"
         table.add_row(f"  {one.id}", one.rules.name, here, one.precision, one.dialect, one.role)

@@ -78,7 +78,7 @@ def adaround(
 def round_to_output(
     weight: torch.Tensor, step: torch.Tensor, quant_max: int, gram: torch.Tensor, wanted: torch.Tensor
 ) -> torch.Tensor:
-    """Integers Z, each a neighbour of weight/step, with a small Σ (s·Z·G·Zᵀ·s − 2 s·Z·wanted) over output channels.
+    """Integers Z, each a neighbour of weight/step (a weight of zero stays zero: it may be part of a pattern), with a small Σ (s·Z·G·Zᵀ·s − 2 s·Z·wanted) over output channels.
 
     Args:
         weight: float64 [O, K]; any number of axes before these two are groups on their own, here and below.
@@ -92,7 +92,7 @@ def round_to_output(
     """
     scaled = weight / step
     low = scaled.floor().clamp(-quant_max, quant_max)
-    high = (low + 1).clamp(-quant_max, quant_max)
+    high = torch.where(weight == 0, low, (low + 1).clamp(-quant_max, quant_max))
     chosen = scaled.round().clamp(-quant_max, quant_max)
     slope = 2 * ((chosen * step) @ gram - wanted.transpose(-1, -2))  # of the error, by each weight
     curvature = gram.diagonal(dim1=-2, dim2=-1)

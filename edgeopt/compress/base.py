@@ -49,6 +49,9 @@ class StepContext:
         progress: Told how far a long stage is.
         workspace: A folder for what a long step needs to go on where a killed run stopped; None: it starts anew.
         deadline: When a step that can end early is to do so, seconds of ``time.monotonic``; None: never.
+        original: The model before the recipe's first step, with its program: the teacher of every training, and what its
+            scores are held against, however the steps between changed the model. It may have another architecture; its
+            inputs and outputs are the model's. None: the model that comes in is the original.
     """
 
     data: Dataset | None
@@ -57,6 +60,7 @@ class StepContext:
     progress: ProgressListener
     workspace: Path | None = None
     deadline: float | None = None
+    original: TrainedModel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

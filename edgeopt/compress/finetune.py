@@ -1,26 +1,32 @@
-"""Training of the float model; with a teacher, which is the model as it came, it is distillation."""
+"""Training of the float model; with a teacher, which is the original FP32 model, it is distillation."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+from collections.abc import Sequence
 
 import torch
-from torch.export import ExportedProgram
 
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.calibrate import Feed
+from edgeopt.compress.feature_points import Point, match_points
+from edgeopt.compress.program_state import with_state
+from edgeopt.compress.sparse_weights import student_masks
 from edgeopt.compress.training.batches import TrainingBatches
 from edgeopt.compress.training.job import Job
 from edgeopt.compress.training.loop import train
 from edgeopt.compress.training.losses import find_loss
 from edgeopt.compress.training.outcome import events_of, section_of
+from edgeopt.compress.training.reference import reference_graph
 from edgeopt.compress.training.tape import Tape, own_tensors, trained_parameters
+from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_json
 from edgeopt.model.trained import TrainedModel
-from edgeopt.recipes.schema import Finetune
+from edgeopt.recipes.schema import Distil, Finetune, step_name
 
 __all__ = ["FloatStudent", "finetune_program"]
+
+_TOLD = 8  # names in one event
 
 
 class FloatStudent(torch.nn.Module):
@@ -31,7 +37,7 @@ class FloatStudent(torch.nn.Module):
         self.tape, self._norms_until = tape, norms_until
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Flat inputs to flat outputs."""
+        """Flat inputs to flat outputs, features behind them."""
         outputs: tuple[torch.Tensor, ...] = self.tape(*inputs)
         return outputs
 
@@ -44,30 +50,35 @@ class FloatStudent(torch.nn.Module):
 
 
 def finetune_program(model: TrainedModel, config: Finetune, context: StepContext) -> StepResult:
-    """Train a program's parameters; ``FinetuneStep.run`` has checked that there are a program and splits.
+    """Train a program's parameters; ``run_float_training`` has checked that there are a program and splits.
 
     Raises:
-        RecipeError: Nothing can be trained; the loss is no loss.
+        RecipeError: Nothing can be trained; the loss is no loss; a pattern of features matches nothing.
         DataError: The data does not fit the model.
     """
     program, data = model.program, context.data
     if program is None or data is None:
-        raise TypeError("FinetuneStep.run passes a program and data")
-    trained = trained_parameters(program)
+        raise TypeError("run_float_training passes a program and data")
+    name, trained = step_name(config), trained_parameters(program)
     batch, fixed = config.training.batch_size, model.inputs[0].batch
     feed = Feed.of(model, program, data.splits["calibration"], batch, batch)
     classification = data.task == "classification"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(context.seed)
         graph = program.module(check_guards=False)
-        reference = Tape(copy.deepcopy(graph))
+        teacher = reference_graph(model, graph, context, lambda original: original.module(check_guards=False))
         own_tensors(graph, {node.name for node in graph.graph.nodes if str(node.target) in trained})
-        tape = Tape(graph)
+        points = match_points(config.features, graph, teacher) if isinstance(config, Distil) else ()
+        tape = Tape(graph, [point.student for point in points])
         until = 0 if config.batchnorm == "frozen" else config.batchnorm.freeze_after
         job = Job(
             student=FloatStudent(tape, until),
-            reference=reference,
-            loss=find_loss(config.training, classification=classification, labelled=classification),
+            reference=Tape(teacher, [point.teacher for point in points]),
+            loss=dataclasses.replace(
+                find_loss(config.training, classification=classification, labelled=classification),
+                points=len(points),
+                feature_weight=config.feature_weight or 0.0 if isinstance(config, Distil) else 0.0,
+            ),
             config=config.training,
             batches=TrainingBatches(
                 split=data.splits["train"],
@@ -79,28 +90,29 @@ def finetune_program(model: TrainedModel, config: Finetune, context: StepContext
             tune=data.splits["tune"],
             workspace=context.workspace,
             deadline=context.deadline,
+            masks=student_masks(graph, model.sparse, {key: f"tape.{name}" for key, name in tape.state_names.items()}),
         )
         result = train(job, context.progress)
-        made = _with_state(program, tape)
+        made = with_state(program, {key: getattr(tape, name) for key, name in tape.state_names.items()})
     return StepResult(
         model=dataclasses.replace(model, program=made, identity=_identity(model, config, context)),
-        events=tuple(events_of(result, "finetune")),
-        stats={"epochs": len(result.curve) - 1, "best_epoch": result.best_epoch, "ended": result.ended},
-        training=(section_of(result, job, "finetune"),),
+        events=(*events_of(result, name), *_point_events(points)),
+        stats={
+            "epochs": len(result.curve) - 1,
+            "best_epoch": result.best_epoch,
+            "ended": result.ended,
+            "features": len(points),
+        },
+        training=(section_of(result, job, name),),
     )
 
 
-def _with_state(program: ExportedProgram, tape: Tape) -> ExportedProgram:
-    """A copy of ``program`` with the tensors of ``tape``."""
-    state: dict[str, torch.Tensor] = {}
-    for name, old in program.state_dict.items():
-        value = getattr(tape, tape.state_names[name]).detach() if name in tape.state_names else old.detach()
-        value = value.clone()
-        is_parameter = isinstance(old, torch.nn.Parameter)
-        state[name] = torch.nn.Parameter(value, requires_grad=old.requires_grad) if is_parameter else value
-    made = copy.copy(program)  # a deep copy loses how inputs are laid out
-    made._state_dict = state  # noqa: SLF001  there is no public way to replace it
-    return made
+def _point_events(points: Sequence[Point]) -> tuple[Event, ...]:
+    if not points:
+        return ()
+    names = [point.name for point in points]
+    told = ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
+    return (Event(kind="note", stage="distil", message=f"Features compared with the teacher's: {told}."),)
 
 
 def _identity(model: TrainedModel, config: Finetune, context: StepContext) -> str:
@@ -108,7 +120,7 @@ def _identity(model: TrainedModel, config: Finetune, context: StepContext) -> st
     return hash_json(
         {
             "model": model.identity,
-            "step": {"finetune": config.model_dump(mode="json")},
+            "step": {step_name(config): config.model_dump(mode="json")},
             "data": {name: split.fingerprint for name, split in splits if name != "test"},
             "seed": context.seed,
         }

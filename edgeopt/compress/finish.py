@@ -18,6 +18,7 @@ from edgeopt.compress.prepare import Session
 from edgeopt.compress.reexport import export_again, match_nodes
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_json
+from edgeopt.core.sparsity import SparseWeight
 from edgeopt.recipes.schema import Quantize, step_name
 
 __all__ = ["finish"]
@@ -51,6 +52,7 @@ def finish(
         model=dataclasses.replace(
             model,
             program=quantized,
+            sparse=_sparse(session, names),
             identity=hash_json(
                 {
                     "model": model.identity,
@@ -66,7 +68,7 @@ def finish(
                 name=layer.name,
                 op=layer.op,
                 precision=layer.precision,
-                reason=layer.reason,
+                reason=layer.reason + _sparse_words(session, layer),
                 node=names.get(layer.node),
             )
             for layer in layers
@@ -76,6 +78,19 @@ def finish(
         trials=tuple(trials),
         stats={**_stats(session.program, quantized, layers, samples, config), **(stats or {})},
     )
+
+
+def _sparse(session: Session, names: Mapping[str, str]) -> dict[str, SparseWeight]:
+    """The model's sparse weights, each with the nodes of the new program that read it."""
+    return {
+        name: dataclasses.replace(one, nodes=tuple(names[n] for n, source in session.sparse.items() if source == name))
+        for name, one in session.model.sparse.items()
+    }
+
+
+def _sparse_words(session: Session, layer: Layer) -> str:
+    source = session.sparse.get(layer.node)
+    return "" if source is None else f"; weight {session.model.sparse[source].pattern} sparse"
 
 
 def _events(session: Session, converted: GraphModule, samples: int) -> tuple[Event, ...]:

@@ -6,6 +6,9 @@ calibration data, of which it needs H = XᵀX alone: one matrix [K, K] per layer
 
 The inputs are the float net's, so that one pass over the data serves all layers. (The paper feeds each layer what the
 rounded ones before it give, one pass per layer.)
+
+A weight that is zero stays zero, and others take up what that costs: it may be part of a pattern of zeros (E. Frantar and
+D. Alistarh 2023, "SparseGPT", section 3.4, joint sparsification and quantization).
 """
 
 from __future__ import annotations
@@ -75,16 +78,17 @@ def gptq(
         int8 [N, K]; scales float32 [N, K / group_size].
     """
     w = weight.detach().double().clone()
+    zero = w == 0
     values, scales = torch.empty_like(weight, dtype=torch.int8), []
     factor = _inverse_factor(hessian)
     for start in range(0, w.shape[1], group_size):
         end = start + group_size
-        scale = group_scales(w[:, start:end], group_size, quant_max)
+        scale = group_scales(w[:, start:end].masked_fill(zero[:, start:end], 0.0), group_size, quant_max)
         scales.append(scale)
         step = scale.double()[:, 0]
         errors = torch.empty(len(w), group_size, dtype=torch.float64)
         for j in range(start, end):
-            integer = (w[:, j] / step).round().clamp(-quant_max, quant_max)
+            integer = (w[:, j] / step).round().clamp(-quant_max, quant_max).masked_fill(zero[:, j], 0.0)
             values[:, j] = integer.to(torch.int8)
             errors[:, j - start] = (w[:, j] - integer * step) / factor[j, j]
             w[:, j + 1 : end] -= errors[:, j - start, None] * factor[j, None, j + 1 : end]

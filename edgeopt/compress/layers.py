@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgeopt.compress.attributes import attribute, constant_nodes, source_name
+from edgeopt.compress.attributes import attribute, constant_nodes
+from edgeopt.compress.layer_names import check_patterns, name_all
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
 from edgeopt.compress.outputs import MAX_POOLS, POOLS, absorbed, is_quantized_later, is_spatial_pool
-from edgeopt.core.errors import RecipeError, nearest_first
 from edgeopt.recipes.schema import LayerPrecision, Quantize, weight_only
 from edgeopt.targets.schema import QuantizationRules
 
-__all__ = ["Layer", "find_layers"]
+__all__ = ["Layer", "find_layers", "named_layers"]
 
 A = torch.ops.aten
 _OPS: dict[Any, str] = {
@@ -116,9 +116,9 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
             found.append((node, kind, why if split else "the target does not quantize matmul"))
         elif (op := _OPS.get(node.target)) is not None and not _is_no_layer(node, op, rules, constants):
             found.append((node, op, _why_float(model, node, op, rules, constants)))
-    names = _name_all([(node, op) for node, op, _ in found])
-    _check_patterns("skip", config.skip, names)
-    _check_patterns("assign", tuple(config.assign), names)
+    names = name_all([(node, op) for node, op, _ in found])
+    for option, patterns in (("skip", config.skip), ("assign", tuple(config.assign))):
+        check_patterns(f"the quantize step's {option}", patterns, names)
 
     layers = []
     weighted = [name for (_, op, _), name in zip(found, names, strict=True) if op in _WEIGHTED]
@@ -145,6 +145,23 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
         )
     layers = _without_strays(model, layers)
     return tuple(_with_outputs(model, layers) if rules.quantize_conv_outputs else layers)
+
+
+def named_layers(model: GraphModule) -> list[tuple[Node, str, str]]:
+    """Node, op and name of every layer but pools and concatenations, in order, named as ``find_layers`` names them.
+
+    Args:
+        model: Normalized or not; of one that is not, a linear layer may be called a matmul.
+    """
+    constants = constant_nodes(model.graph)
+    found: list[tuple[Node, str]] = []
+    for node in model.graph.nodes:
+        op = _FLOAT_OPS[node.target][0] if node.target in _FLOAT_OPS else _OPS.get(node.target)
+        if node.op != "call_function" or op in (None, "pool", "concat"):
+            continue
+        if op != "add" or _is_residual(node, constants):
+            found.append((node, str(op)))
+    return [(node, op, name) for (node, op), name in zip(found, name_all(found), strict=True)]
 
 
 def _wanted(name: str, config: Quantize, *, at_end: bool) -> tuple[LayerPrecision, str]:
@@ -232,10 +249,11 @@ def _is_no_layer(node: Node, op: str, rules: QuantizationRules, constants: set[N
         return op not in rules.quantized_ops or not all(_is_float(source) for source in sources)
     if op == "pool":
         return op not in rules.quantized_ops or not (node.target in MAX_POOLS or is_spatial_pool(node))
-    if op != "add":
-        return False
-    operands = node.args[:2]
-    return not all(isinstance(o, Node) and o not in constants and _is_float(o) for o in operands)
+    return op == "add" and not _is_residual(node, constants)
+
+
+def _is_residual(node: Node, constants: set[Node]) -> bool:
+    return all(isinstance(o, Node) and o not in constants and _is_float(o) for o in node.args[:2])
 
 
 def _is_float(node: Node) -> bool:
@@ -323,43 +341,3 @@ def _why_integer(
     if op == "concat":
         return "8-bit inputs and output on one grid"
     return "8-bit input" if op == "pool" else "8-bit inputs"
-
-
-def _name_all(found: Sequence[tuple[Node, str]]) -> list[str]:
-    names: list[str] = []
-    taken: set[str] = set()
-    for node, op in found:
-        name, number = _name(node, op), 2
-        stem = name
-        while name in taken:
-            name, number = f"{stem}.{number}", number + 1
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def _name(node: Node, op: str) -> str:
-    """The path of the module that owns the weight; else of the module that computes, and the op; else the node."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path, kind = (str(stack[-1][0]), str(stack[-1][1]).rpartition(".")[2]) if stack else ("", "")
-    weight = node.args[1] if op in _WEIGHTED and len(node.args) > 1 else None
-    if isinstance(weight, Node) and weight.op == "get_attr":
-        owner = source_name(weight).partition(".parametrizations.")[0].removesuffix("weight").rstrip("._")
-        # A tied weight is owned elsewhere: then the computing module names the layer.
-        if owner and (not path or owner == path or owner.startswith(f"{path}.")):
-            return owner
-    if not path:
-        return node.name
-    is_leaf = kind.startswith(("Conv", "Linear", "GRU", "LSTM", "RNN", "Embedding"))
-    return path if is_leaf else f"{path}.{op}"
-
-
-def _check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            nearest = ", ".join(nearest_first(pattern, names)[:8])
-            raise RecipeError(
-                f"A pattern in the quantize step's {option} matches no layer.",
-                got=repr(pattern),
-                fix=f"Layers with the nearest names: {nearest}." if names else "The model has no layer to quantize.",
-            )

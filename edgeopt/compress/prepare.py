@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
-from edgeopt.compress.attributes import attribute
+from edgeopt.compress.attributes import attribute, source_name
 from edgeopt.compress.base import StepContext
 from edgeopt.compress.calibrate import Feed, calibrate
 from edgeopt.compress.layers import Layer, find_layers
@@ -36,6 +36,7 @@ class Session:
         layers: Every layer that was judged, in the graph's order.
         feed: The calibration samples.
         multiplications: Of each layer, per sample, by node name; what has unknown shapes is left out.
+        sparse: Node name of each layer with a sparse weight → the weight's name in ``model.sparse``.
     """
 
     model: TrainedModel
@@ -48,6 +49,7 @@ class Session:
     layers: tuple[Layer, ...]
     feed: Feed
     multiplications: Mapping[str, int]
+    sparse: Mapping[str, str]
 
 
 def open_session(model: TrainedModel, config: Quantize, context: StepContext) -> Session:
@@ -78,7 +80,17 @@ def open_session(model: TrainedModel, config: Quantize, context: StepContext) ->
         layers=layers,
         feed=Feed.of(model, program, data.splits["calibration"], config.calibration_samples, config.batch_size),
         multiplications=multiplications(graph),
+        sparse={layer.node: name for layer, name in _weights(graph, layers) if name in model.sparse},
     )
+
+
+def _weights(graph: GraphModule, layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, str]]:
+    """Each weighted layer and the parameter that its weight is, or was made of."""
+    nodes = {node.name: node for node in graph.graph.nodes}
+    for layer in layers:
+        weight = nodes[layer.node].args[1] if layer.weighted else None
+        if isinstance(weight, Node) and weight.op == "get_attr":
+            yield layer, source_name(weight)
 
 
 def prepare(session: Session) -> tuple[GraphModule, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,20 @@ from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.fake_quant import ObservedActivation, insert_fake_quants
 from edgeopt.compress.finish import finish
 from edgeopt.compress.live_norm import LiveConv, find_norms, fold_norms, insert_norms
+from edgeopt.compress.normalize import normalize
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.prepare import Session, open_session, prepare
 from edgeopt.compress.score import Judge
+from edgeopt.compress.sparse_weights import nm_mask, student_masks
 from edgeopt.compress.training.batches import TrainingBatches
 from edgeopt.compress.training.job import Job, Trained
 from edgeopt.compress.training.loop import train
 from edgeopt.compress.training.losses import find_loss
 from edgeopt.compress.training.outcome import events_of, section_of
+from edgeopt.compress.training.reference import reference_graph
 from edgeopt.compress.training.tape import Tape, own_tensors, trained_parameters
 from edgeopt.core.events import Event
+from edgeopt.core.sparsity import Pattern
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Qat
 
@@ -116,15 +119,19 @@ def start_qat(session: Session, config: Qat) -> QatRun:
         DataError: The data does not fit the model.
     """
     trained, data = trained_parameters(session.program), session.data
-    reference = Tape(copy.deepcopy(session.graph))
+    split = "matmul" in session.rules.quantized_ops
+    reference = Tape(
+        reference_graph(session.model, session.graph, session.context, lambda p: normalize(p, split_attention=split))
+    )
     norms = find_norms(session.graph) if config.batchnorm != "frozen" else {}
     prepared, samples = prepare(session)
     own_tensors(prepared, {node.name for node in prepared.graph.nodes if _is_trained(node, trained)})
     insert_fake_quants(prepared, config)
     names = insert_norms(prepared, norms)
     classification, fixed = data.task == "classification", session.model.inputs[0].batch
+    student = Student(prepared, config, names)
     job = Job(
-        student=Student(prepared, config, names),
+        student=student,
         reference=reference,
         loss=find_loss(config.training, classification=classification, labelled=classification),
         config=config.training,
@@ -138,6 +145,7 @@ def start_qat(session: Session, config: Qat) -> QatRun:
         tune=data.splits["tune"],
         workspace=session.context.workspace,
         deadline=session.context.deadline,
+        masks=_masks(session, prepared, student, names),
     )
     return QatRun(session=session, prepared=prepared, norms=names, samples=samples, job=job)
 
@@ -151,6 +159,20 @@ def finish_qat(run: QatRun, result: Trained) -> StepResult:
     events = [*events_of(result, "qat"), *changed]
     done = finish(run.session, converted, run.samples, events=events, stats=_stats(result) | figures)
     return dataclasses.replace(done, training=(section_of(result, run.job, "qat"),))
+
+
+def _masks(
+    session: Session, prepared: GraphModule, student: Student, norms: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
+    """Masks of the sparse parameters that are trained; a BatchNorm that is folded scales each output's zeros alike."""
+    names = {key: f"tape.{name}" for key, name in student.tape.state_names.items()}
+    masks = student_masks(prepared, session.model.sparse, names, normalized=True)
+    for node, live in norms.items():
+        one = session.model.sparse.get(session.sparse.get(node, ""))
+        if one is not None:
+            weight = prepared.get_parameter(f"{live}.weight")
+            masks[f"{names[live]}.weight"] = nm_mask(weight, Pattern.read(one.pattern), 1)
+    return masks
 
 
 def _is_trained(node: Node, names: set[str]) -> bool:

@@ -14,6 +14,8 @@ STEPS: Registry[Step] = Registry(
         "qat": "edgeopt.compress.training_steps:QatStep",
         "prune": "edgeopt.compress.prune:PruneStep",
         "finetune": "edgeopt.compress.training_steps:FinetuneStep",
+        "distil": "edgeopt.compress.distil:DistilStep",
+        "sparsify": "edgeopt.compress.sparsify:SparsifyStep",
     },
     "edgeopt.steps",
 )

@@ -10,10 +10,10 @@ from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import BackendError, RecipeError
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
-from edgeopt.recipes.schema import Finetune, Qat, Recipe, step_name
+from edgeopt.recipes.schema import Finetune, Qat, Recipe, StepConfig, step_name, training_of
 from edgeopt.targets.schema import Target
 
-__all__ = ["FinetuneStep", "QatStep", "demand_trainable"]
+__all__ = ["FinetuneStep", "QatStep", "demand_trainable", "run_float_training"]
 
 
 class QatStep:
@@ -66,27 +66,43 @@ class FinetuneStep:
             RecipeError: Nothing can be trained, or there is nothing to train on; the loss is no loss.
             DataError: The data does not fit the model.
         """
-        if model.program is None:
-            raise RecipeError(
-                "Training needs the PyTorch program.",
-                got=f"{model.name!r}, given as ONNX",
-                fix="Give the model as a torch.export archive, or leave the finetune step out.",
-            )
-        demand_trainable(config, context.data)
-        with quiet_loggers():
-            from edgeopt.compress.finetune import finetune_program  # noqa: PLC0415  (torch)
-        return finetune_program(model, config, context)
+        return run_float_training(model, config, context)
 
 
-def demand_trainable(config: Qat | Finetune, data: Dataset | None) -> None:
+def run_float_training(model: TrainedModel, config: Finetune, context: StepContext) -> StepResult:
+    """What finetune and distil do; a ``Distil`` compares features too.
+
+    Raises:
+        BackendError: Lightning Fabric is not installed.
+        RecipeError: Nothing can be trained, or there is nothing to train on; the loss is no loss; a pattern of features
+            matches nothing.
+        DataError: The data does not fit the model.
+    """
+    if model.program is None:
+        raise RecipeError(
+            "Training needs the PyTorch program.",
+            got=f"{model.name!r}, given as ONNX",
+            fix=f"Give the model as a torch.export archive, or leave the {step_name(config)} step out.",
+        )
+    demand_trainable(config, context.data)
+    with quiet_loggers():
+        from edgeopt.compress.finetune import finetune_program  # noqa: PLC0415  (torch)
+    return finetune_program(model, config, context)
+
+
+def demand_trainable(config: StepConfig, data: Dataset | None) -> None:
     """Refuse a training that cannot begin: told from the recipe and the splits alone, before any work.
+
+    A step that does not train asks for nothing.
 
     Raises:
         BackendError: Lightning Fabric is not installed.
         RecipeError: There is no train or tuning split; or neither labels, nor a teacher, nor a loss; the loss cannot
             be imported.
     """
-    name = step_name(config)
+    name, training = step_name(config), training_of(config)
+    if training is None:
+        return
     if find_spec("lightning_fabric") is None:
         raise BackendError(
             f"The step {name} needs Lightning Fabric, which is not installed.",
@@ -102,7 +118,6 @@ def demand_trainable(config: Qat | Finetune, data: Dataset | None) -> None:
                 fix="Add training data (in an .npz: x_train and y_train; in a manifest: splits.train), "
                 "or use a recipe without training, such as 'int8-ptq'.",
             )
-    training = config.training
     if training.loss != "task":
         imported(training.loss)
     if data is not None and data.task != "classification" and training.loss == "task" and not training.distillation:

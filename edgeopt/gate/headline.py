@@ -50,7 +50,7 @@ def _not_faster(candidates: Sequence[Candidate]) -> list[str]:
             continue
         found = "is slower than" if low > 1 else "is not measurably faster than"
         findings.append(
-            f"{candidate.precision} {found} FP32 on {ratio.device} with {candidate.runtime}: "
+            f"{_made(candidate)} {found} FP32 on {ratio.device} with {candidate.runtime}: "
             f"{ratio.value:.2f} times its median latency ({low:.2f} to {high:.2f})."
         )
     return findings
@@ -58,10 +58,15 @@ def _not_faster(candidates: Sequence[Candidate]) -> list[str]:
 
 def _unasked_reference(shipped: Candidate, candidates: Sequence[Candidate]) -> list[str]:
     """What was asked for is never silently replaced."""
-    asked = [c.precision for c in candidates if c.role == "candidate"]
+    asked = [_made(c) for c in candidates if c.role == "candidate"]
     if shipped.role != "reference" or not asked:
         return []
     return [f"The FP32 reference is shipped, not the recipe's {' or '.join(dict.fromkeys(asked))}."]
+
+
+def _made(candidate: Candidate) -> str:
+    """``int8``; ``fp32 finetuned`` of a recipe that ends in a float model."""
+    return f"{candidate.precision} {candidate.stage}".rstrip()
 
 
 def _not_measured(shipped: Candidate) -> str:

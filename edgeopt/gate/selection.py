@@ -38,7 +38,8 @@ def select(
     its FAIL.
 
     Args:
-        candidates: In the target's order of preference; ``failed`` ones are never shipped.
+        candidates: In the target's order of preference; ``failed`` ones are never shipped, nor stages on the way to what
+            the recipe makes.
 
     Returns:
         The id of the shipped candidate, its verdict, and the findings that a reader must see first.
@@ -46,6 +47,7 @@ def select(
     Raises:
         BackendError: Every candidate failed.
     """
+    candidates = [candidate for candidate in candidates if candidate.role != "stage"]
     verdicts = {candidate.id: judge(candidate, limits) for candidate in candidates}
     usable = [candidate for candidate in candidates if candidate.status != "failed"]
     if not usable:

@@ -28,6 +28,7 @@ from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.simplify import Simplify
 from edgeopt.graph.passes.strip import Strip
 from edgeopt.graph.passes.tidy import Tidy
+from edgeopt.graph.sparsity import mark_sparsity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,7 @@ def export_onnx(
     opset: int,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     weight_bits: Mapping[str, int] | None = None,
+    sparse: Mapping[str, str] | None = None,
     simplify: bool = True,
     dynamic_batch: bool = True,
 ) -> ExportResult:
@@ -81,12 +83,14 @@ def export_onnx(
         weight_bits: fx name of a weighted node → bits that its integer weight needs, where that is less than 8; written
             onto the Conv, Gemm or MatMul as metadata ``edgeopt.weight_bits``. The graph itself holds int8 all the same:
             ONNX has int4 from opset 21 on, which not every runtime reads; a dialect packs it where its runtime does.
+        sparse: fx name of a weighted node → the N:M pattern that its weight holds; proved, and written onto the Conv, Gemm
+            or MatMul as metadata ``edgeopt.sparsity``.
         simplify: Fold constants and BatchNorm.
         dynamic_batch: False fixes a dynamic first dimension to 1 (to the spec's, where that is a number).
 
     Raises:
         GraphError: torch cannot export the program; the opset is not the one asked for; the specs do not fit; a range
-            cannot be placed; or the result is not valid ONNX.
+            cannot be placed; a weight does not hold its pattern; or the result is not valid ONNX.
     """
     model, decomposed = run_exporter(program, inputs, outputs, opset=opset, simplify=simplify)
     actual = model.opset_imports.get("")
@@ -102,6 +106,7 @@ def export_onnx(
     fixed = name_shapes(model, inputs, outputs, dynamic_batch=dynamic_batch)
     shared = [FoldPad(), FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
     run_passes(model, [common.NameFixPass(), *([Simplify()] if simplify and fixed else []), *shared])
+    mark_sparsity(model, sparse or {})
     save_checked(model, path)
     return ExportResult(path=path, opset=opset, events=(*_foreign_ops(model), *fixed))
 

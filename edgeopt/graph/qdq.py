@@ -14,6 +14,7 @@ __all__ = [
     "BITS_KEY",
     "NODE_KEY",
     "RANGE_KEY",
+    "SPARSITY_KEY",
     "Point",
     "activation_points",
     "add_initializer",
@@ -27,6 +28,7 @@ __all__ = [
 
 BITS_KEY = "edgeopt.weight_bits"  # on a weighted op: bits of its integer weight, where that is less than 8
 RANGE_KEY = "edgeopt.range"  # on QuantizeLinear: "low high", what calibration saw there
+SPARSITY_KEY = "edgeopt.sparsity"  # on a weighted op: the N:M pattern that its weight was proved to hold
 NODE_KEY = "edgeopt.node"  # on a weighted op: the fx node of the exported program that it came from
 
 

@@ -26,7 +26,7 @@ from edgeopt.model.signature import program_inputs, program_outputs
 from edgeopt.model.sniff import sniff
 from edgeopt.model.statedict import build_module, load_state_dict
 from edgeopt.model.torchscript import load_script
-from edgeopt.model.trained import ModelFormat, TrainedModel
+from edgeopt.model.trained import ModelFormat, TrainedModel, count_parameters
 
 __all__ = ["load_model"]
 
@@ -211,15 +211,9 @@ def _trained(
         format=kind,
         sha256=sha256,
         identity=identity,
-        parameters=_count_parameters(program),
+        parameters=count_parameters(program),
         events=tuple(dict.fromkeys(events)),
     )
-
-
-def _count_parameters(program: ExportedProgram) -> int:
-    tensors = {program.state_dict[name].data_ptr(): program.state_dict[name]
-               for name in program.graph_signature.parameters if name in program.state_dict}  # fmt: skip
-    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:

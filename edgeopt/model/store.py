@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeopt.core.errors import ModelError
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
+from edgeopt.core.sparsity import SparseWeight
 from edgeopt.core.spec import TensorSpec
 from edgeopt.model.quiet import quiet
 from edgeopt.model.trained import TrainedModel
@@ -48,6 +49,7 @@ def save_model(model: TrainedModel, directory: Path) -> None:
         "identity": model.identity,
         "parameters": model.parameters,
         "events": [dataclasses.asdict(event) for event in model.events],
+        "sparse": {name: dataclasses.asdict(one) for name, one in model.sparse.items()},
         "onnx": model.onnx_path.name if model.onnx_path else None,
         "files": {str(file.relative_to(directory)): hash_file(file) for file in files},
     }
@@ -78,6 +80,7 @@ def load_stored(directory: Path, *, with_program: bool) -> TrainedModel:
         identity=facts["identity"],
         parameters=facts["parameters"],
         events=tuple(Event(**item) for item in facts["events"]),
+        sparse={name: _sparse(item) for name, item in facts.get("sparse", {}).items()},
     )
 
 
@@ -160,6 +163,10 @@ def _facts(directory: Path) -> dict[str, Any]:
             fix="Load the model again.",
         )
     return facts
+
+
+def _sparse(item: dict[str, Any]) -> SparseWeight:
+    return SparseWeight(pattern=item["pattern"], axis=item["axis"], nodes=tuple(item["nodes"]))
 
 
 def _spec_json(spec: TensorSpec) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeopt.core.events import Event
+from edgeopt.core.sparsity import SparseWeight
 from edgeopt.core.spec import TensorSpec
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["ModelFormat", "TrainedModel"]
+__all__ = ["ModelFormat", "TrainedModel", "count_parameters"]
 
 ModelFormat = Literal["pt2", "state-dict", "torchscript", "pickle", "onnx", "module"]
 
@@ -35,6 +37,7 @@ class TrainedModel:
         identity: Sha256 over everything that determines the model (file, factory, arguments, input specs, graph).
         parameters: How many trained parameters it has.
         events: What had to be decided on the way, e.g. a batch that could not be made dynamic.
+        sparse: Which parameters hold an N:M pattern, by their names in the float program; every step keeps it.
     """
 
     name: str
@@ -48,3 +51,11 @@ class TrainedModel:
     identity: str
     parameters: int
     events: tuple[Event, ...] = ()
+    sparse: Mapping[str, SparseWeight] = field(default_factory=dict)
+
+
+def count_parameters(program: ExportedProgram) -> int:
+    """How many trained parameters a program has; what two names share counts once."""
+    state = program.state_dict
+    tensors = {state[name].data_ptr(): state[name] for name in program.graph_signature.parameters if name in state}
+    return sum(tensor.numel() for tensor in tensors.values())

@@ -141,7 +141,7 @@ def _attempt(bench: _Bench, trial: _Trial) -> Attempt:
         trial.built.graph.reference,
         trial.outputs,
         stage=trial.built.planned.id,
-        against="PyTorch FP32",
+        against=trial.built.graph.whose,
         kind="int8",
         limits=bench.plan.recipe.parity,
         classification=bench.samples.classification,
@@ -180,14 +180,14 @@ def _try(bench: _Bench, built: Built) -> _Trial:
 
 
 def _hold_against_others(bench: _Bench, trial: _Trial, trials: Sequence[_Trial]) -> None:
-    """Compare with PyTorch FP32, and with another runtime on the same graph; outside its tolerance: not shipped."""
+    """Compare with PyTorch, and with another runtime on the same graph; outside its tolerance: not shipped."""
     from edgeopt.graph.parity import compare
 
     if trial.engine is None:
         return
     planned, graph = trial.built.planned, trial.built.graph
     kind: Literal["float", "int8"] = "float" if planned.precision == "fp32" else "int8"
-    others = [(graph.reference, "PyTorch FP32")]
+    others = [(graph.reference, graph.whose)]
     if not trial.stand_in and (second := _second_opinion(bench, trial, trials)):
         others.append(second)
     for reference, whose in others:
@@ -253,7 +253,7 @@ def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, tuple[np
         planned = trial.built.planned
         if trial.engine is not None:
             outputs[planned.id] = _collect(bench, trial, test, f"evaluate {planned.id}")
-            if planned.precision == "fp32":
+            if planned.role == "reference":
                 demand_finite(
                     outputs[planned.id], "The model's own outputs", test.indices, f"{len(test)} of the test split"
                 )
@@ -287,9 +287,9 @@ def _batch(engine: Engine, plan: Plan) -> int:
 
 
 def _reference_of(trial: _Trial, trials: Sequence[_Trial]) -> _Trial:
-    """FP32 on the same runtime."""
+    """The original in FP32 on the same runtime."""
     name = trial.built.planned.rules.name
-    return next(t for t in trials if t.built.planned.rules.name == name and t.built.planned.precision == "fp32")
+    return next(t for t in trials if t.built.planned.rules.name == name and t.built.planned.role == "reference")
 
 
 def _candidate(
@@ -312,6 +312,7 @@ def _candidate(
         precision=planned.precision,
         dialect=planned.dialect,
         role=planned.role,
+        stage=planned.stage,
         status=status,
         reason=reason,
         next_command=_next(engine),

@@ -110,11 +110,13 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
         samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
         if plan.rungs:
             return climb(run, samples)
-        plan = resolve_mixed(run, plan, samples)
-        graphs = make_graphs(run, plan, samples)
-        built = [build_engine(context, plan, planned, graphs[planned.precision]) for planned in plan.candidates]
+        stages = run.stages(plan, samples)
+        plan = resolve_mixed(run.at(stages[-1]), plan, samples)
+        graphs = make_graphs(run, plan, samples, stages)
+        built = [build_engine(context, plan, planned, graphs[planned.graph]) for planned in plan.candidates]
         judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
-        return ship(context, options, plan, model=run.loaded.model, data=data, judged=judged, samples=samples)
+        model = run.loaded.model
+        return ship(context, options, plan, model=model, data=data, judged=judged, samples=samples, stages=stages)
 
 
 def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:

@@ -15,6 +15,7 @@ from edgeopt.pipeline import records
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.graphs import Graph
 from edgeopt.pipeline.plan import Plan, PlannedCandidate
+from edgeopt.pipeline.sparsity import sparsity_events
 from edgeopt.targets.schema import Precision, RuntimeRules
 
 __all__ = ["Built", "Witness", "build_engine", "build_witness"]
@@ -134,5 +135,6 @@ def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) 
         Event(kind="warning", stage=f"check {planned.id}", message=f"{f.rule}: {f.message}", node=f.node)
         for f in findings
     ]
-    records.write(folder / "events.json", list[Event], [*written.events, *warnings])
+    sparsity = sparsity_events(written.path, plan.target, rules, stage=f"compile {planned.id}")
+    records.write(folder / "events.json", list[Event], [*written.events, *warnings, *sparsity])
     records.write_engine(folder, engine)

@@ -21,7 +21,10 @@ class Graph:
 
     Attributes:
         path: ``model.onnx``; external data beside it.
-        reference: The FP32 PyTorch outputs on the parity inputs (the graph's own, for a model given as ONNX).
+        reference: The FP32 PyTorch outputs on the parity inputs (the graph's own, for a model given as ONNX). After float
+            steps: those of the last one's program.
+        whose: Whose these are, in words.
+        seconds: What making it took, where it was not only exported.
         calibration: ``calibration.json``, where it is quantized.
     """
 
@@ -33,6 +36,14 @@ class Graph:
     training: list[TrainingSection]
     trials: list[TrialRow]
     calibration: Path | None = None
+    whose: str = "PyTorch FP32"
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    whose: str
+    seconds: float | None
 
 
 def write_graph(
@@ -44,10 +55,13 @@ def write_graph(
     layers: list[LayerRow] | None = None,
     training: list[TrainingSection] | None = None,
     trials: list[TrialRow] | None = None,
+    whose: str = "PyTorch FP32",
+    seconds: float | None = None,
 ) -> None:
     """Write everything but the graph itself into the folder of the stage that made it."""
     for index, array in enumerate(reference):
         np.save(folder / f"reference-{index}.npy", array)
+    records.write(folder / "made.json", _Made, _Made(whose=whose, seconds=seconds))
     records.write(folder / "parity.json", list[ParityRow], parity)
     records.write(folder / "events.json", list[Event], events)
     records.write(folder / "layers.json", list[LayerRow], layers or [])
@@ -59,7 +73,7 @@ def read_graph(folder: Path, context: RunContext) -> Graph:
     """Read it back; the run's report takes note of its parity and its events."""
     count = len(list(folder.glob("reference-*.npy")))
     reference = tuple(np.load(folder / f"reference-{index}.npy") for index in range(count))
-    calibration = folder / "calibration.json"
+    calibration, made = folder / "calibration.json", records.read(folder / "made.json", _Made)
     graph = Graph(
         path=folder / "model.onnx",
         reference=reference,
@@ -69,6 +83,8 @@ def read_graph(folder: Path, context: RunContext) -> Graph:
         training=records.read(folder / "training.json", list[TrainingSection]),
         trials=records.read(folder / "trials.json", list[TrialRow]),
         calibration=calibration if calibration.is_file() else None,
+        whose=made.whose,
+        seconds=made.seconds,
     )
     context.parity.extend(row for row in graph.parity if row not in context.parity)
     context.note([event for event in graph.events if event not in context.events])

@@ -6,8 +6,10 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,30 +24,22 @@ from edgeopt.core.fingerprint import hash_file
 from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.data.contract import Dataset
 from edgeopt.model.store import load_program
-from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline import records
 from edgeopt.pipeline.cache import CUT_SHORT
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.graph_folder import Graph, read_graph, write_graph
 from edgeopt.pipeline.host import run_onnx
+from edgeopt.pipeline.loaded import Loaded
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite, graph_batches
-from edgeopt.pipeline.steps import run_steps, torch_steps
-from edgeopt.recipes.schema import Convert, Finetune, Qat, Quantize, step_name
+from edgeopt.pipeline.steps import grid_steps, run_steps
+from edgeopt.recipes.schema import Convert, Quantize, step_name, training_of
 
 __all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "quantized_graph", "versions"]
 
 # One rounding that fell the other way moves a value by a step of its grid, and what follows with it.
 _INT8_TOLERANCE = 0.1
 _UNSEEN = "Without data no value was held against float16's range; give --data to have it checked for overflow."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A model's facts, and the folder that holds its program (read only when a stage must be made)."""
-
-    model: TrainedModel
-    directory: Path
 
 
 def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs) -> Graph:
@@ -57,6 +51,7 @@ def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Parity
         "samples": samples.fingerprint(),
         "parity": plan.recipe.parity.model_dump(mode="json"),
         "versions": versions(),
+        "stage": loaded.stage,
     }
 
     def build(folder: Path) -> None:
@@ -65,17 +60,23 @@ def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: Parity
         else:
             _export_float(folder, loaded, plan, samples)
 
-    return read_graph(context.stage("export", "export fp32", key, build), context)
+    return read_graph(context.stage("export", f"export {loaded.name}", key, build), context)
 
 
 def quantized_graph(
     context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, *, data: Dataset, base: Graph
 ) -> Graph:
-    """Quantize as the recipe says, export, and hold the graph against ``base``'s FP32 PyTorch outputs."""
-    steps = torch_steps(plan.recipe)
-    trains = any(isinstance(config, Qat | Finetune) for config in steps)
+    """Quantize as the recipe says, export, and hold the graph against ``base``'s FP32 PyTorch outputs.
+
+    Args:
+        loaded: The last float model.
+        base: Its graph.
+    """
+    steps = grid_steps(plan.recipe)
+    trains = any(training_of(config) is not None for config in steps)
     key = {
         "model": loaded.model.identity,
+        "original": loaded.original.model.identity if loaded.original else None,
         "steps": [{step_name(config): config.model_dump(mode="json")} for config in steps],
         "train": data.splits["train"].fingerprint if trains else None,
         "tune": data.splits["tune"].fingerprint if "tune" in data.splits else None,
@@ -92,7 +93,10 @@ def quantized_graph(
     workspace = context.cache.workspace("quantize", key) if trains else None
 
     def build(folder: Path) -> None:
-        _export_quantized(folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace)
+        begun = time.perf_counter()
+        _export_quantized(
+            folder, context, loaded, plan, samples, data=data, base=base, workspace=workspace, begun=begun
+        )
         trained = records.read(folder / "training.json", list[TrainingSection])
         if any(section.ended == ENDED_EARLY for section in trained):
             (folder / CUT_SHORT).touch()
@@ -102,7 +106,7 @@ def quantized_graph(
     graph = read_graph(context.stage("quantize", label, key, build), context)
     if workspace is not None and all(section.ended != ENDED_EARLY for section in graph.training):
         shutil.rmtree(workspace, ignore_errors=True)
-    return graph
+    return replace(graph, training=[*base.training, *graph.training])
 
 
 def float16_graph(
@@ -131,7 +135,7 @@ def float16_graph(
             base.path, folder / "model.onnx", keep_float32=config.keep_float32, reach=reach, overflow=config.overflow
         )
         outputs = _ordered(run_onnx(folder / "model.onnx", samples.named(loaded.model)), loaded)
-        row = _compare(base.reference, outputs, plan, samples, stage="convert float16", kind="int8")
+        row = _compare(base.reference, outputs, plan, samples, stage="convert float16", kind="int8", whose=base.whose)
         _demand(row, lambda: None)
         if base.calibration is not None:
             shutil.copyfile(base.calibration, folder / "calibration.json")
@@ -144,6 +148,8 @@ def float16_graph(
             layers=base.layers,
             training=base.training,
             trials=base.trials,
+            whose=base.whose,
+            seconds=base.seconds,
         )
 
     key = {
@@ -158,6 +164,7 @@ def float16_graph(
 
 
 def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInputs) -> None:
+    from edgeopt.compress.sparse_weights import sparse_nodes
     from edgeopt.graph.export import export_onnx
     from edgeopt.graph.parity import first_difference
     from edgeopt.model.reference import reference_outputs
@@ -165,22 +172,24 @@ def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInput
     model, path = loaded.model, folder / "model.onnx"
     program = load_program(loaded.directory)
     reference = reference_outputs(program, samples.arrays)
-    demand_finite(reference, "The model's own outputs", samples.rows, samples.origin)
+    whose = f"The {loaded.stage} model's outputs" if loaded.stage else "The model's own outputs"
+    demand_finite(reference, whose, samples.rows, samples.origin)
     result = export_onnx(
         program,
         model.inputs,
         model.outputs,
         path,
         opset=plan.target.opset,
+        sparse=sparse_nodes(replace(model, program=program)),
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )
     named = samples.named(model)
     outputs = _ordered(run_onnx(path, named), loaded)
-    row = _compare(reference, outputs, plan, samples, stage="export fp32", kind="float")
+    row = _compare(reference, outputs, plan, samples, stage=f"export {loaded.name}", kind="float", whose=loaded.whose)
     tolerance = plan.recipe.parity.float_max_abs
     _demand(row, lambda: first_difference(program, path, named, run_onnx, tolerance))
-    write_graph(folder, reference=reference, parity=[row], events=list(result.events))
+    write_graph(folder, reference=reference, parity=[row], events=list(result.events), whose=loaded.whose)
 
 
 def _adopt_onnx(folder: Path, loaded: Loaded, samples: ParityInputs) -> None:
@@ -207,16 +216,18 @@ def _export_quantized(
     data: Dataset,
     base: Graph,
     workspace: Path | None,
+    begun: float,
 ) -> None:
+    from edgeopt.compress.sparse_weights import sparse_nodes
     from edgeopt.graph.calibration import calibrated_tensors
     from edgeopt.graph.export import export_onnx
     from edgeopt.graph.parity import compare, first_difference
     from edgeopt.model.reference import reference_outputs
 
     path, named = folder / "model.onnx", samples.named(loaded.model)
-    config = plan.recipe.step(Quantize)
-    model = replace(loaded.model, program=load_program(loaded.directory), onnx_path=None)
-    result = run_steps(context, model, plan, data=data, workspace=workspace)
+    config, steps = plan.recipe.step(Quantize), grid_steps(plan.recipe)
+    original = loaded.original.opened() if loaded.original else None
+    result = run_steps(context, loaded.opened(), plan, steps, original=original, data=data, workspace=workspace)
     program = result.model.program
     if program is None:
         raise GraphError("The quantize step returned no program.")
@@ -230,12 +241,14 @@ def _export_quantized(
         opset=plan.target.opset,
         ranges=result.ranges,
         weight_bits={d.node: 4 for d in result.decisions if d.node and d.precision in ("w4a8", "w4")},
+        sparse=sparse_nodes(result.model),
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )
     outputs = run_onnx(path, named)
-    in_torch = _compare(base.reference, quantized, plan, samples, stage="quantize (PyTorch)", kind="int8")
-    on_graph = _compare(base.reference, _ordered(outputs, loaded), plan, samples, stage="quantize (ONNX)", kind="int8")
+    held = partial(_compare, base.reference, plan=plan, samples=samples, kind="int8", whose=base.whose)
+    in_torch = held(quantized, stage="quantize (PyTorch)")
+    on_graph = held(_ordered(outputs, loaded), stage="quantize (ONNX)")
     # Both compute the same Q/DQ: what is left is how each rounds a value that lies between two points of a grid.
     limits = plan.recipe.parity.model_copy(update={"int8_sqnr_db": plan.recipe.parity.export_sqnr_db})
     same = compare(
@@ -270,6 +283,8 @@ def _export_quantized(
         layers=layers,
         training=list(result.training),
         trials=list(result.trials),
+        whose=base.whose,
+        seconds=time.perf_counter() - begun,
     )
 
 
@@ -313,6 +328,7 @@ def _compare(
     *,
     stage: str,
     kind: Literal["float", "int8"],
+    whose: str,
 ) -> ParityRow:
     from edgeopt.graph.parity import compare
 
@@ -320,7 +336,7 @@ def _compare(
         reference,
         outputs,
         stage=stage,
-        against=f"PyTorch FP32, {samples.origin}",
+        against=f"{whose}, {samples.origin}",
         kind=kind,
         limits=plan.recipe.parity,
         classification=samples.classification,

@@ -27,7 +27,8 @@ from edgeopt.recipes.schema import Recipe, step_name
 __all__ = ["climb"]
 
 _FIGURES = ("accuracy_top1_pct", "drop_pp", "agreement_pct", "latency_p50_ms", "latency_ratio", "size_mib")
-_CHANGE_SPEED = {"convert", "mixed"}  # other steps leave each layer in the type that a plain rung gives it
+# Other steps leave each layer as large as it was, and in the type that a plain rung gives it.
+_CHANGE_SPEED = {"convert", "mixed", "prune", "sparsify"}
 _BITS = {"fp32": 32, "fp16": 16}  # every other precision has 8 or fewer
 
 Ended = Literal["met", "top", "time", "interrupted", "open"]
@@ -86,7 +87,8 @@ def _references(state: _Climb) -> None:
     """Build FP32 for every runtime once: where that fails, every rung would."""
     run = state.run
     first = next(rung.plan for rung in run.plan.rungs if rung.plan is not None)
-    graphs = make_graphs(run, replace(first, recipe=_float_recipe(run.plan)), state.samples)
+    plain = replace(first, recipe=_float_recipe(run.plan))
+    graphs = make_graphs(run, plain, state.samples, run.stages(plain, state.samples))
     for planned in run.plan.candidates:
         if planned.role == "reference":
             state.built.append(build_engine(run.context, first, planned, graphs["fp32"]))
@@ -140,10 +142,11 @@ def _why_not(state: _Climb, plan: Plan) -> str:
 def _try(state: _Climb, name: str, plan: Plan, begun: float) -> None:
     """Make the rung's engines, measure them beside all the earlier ones, and say how it went."""
     run, limits, objective = state.run, plan.recipe.limits, plan.recipe.objective
-    plan = resolve_mixed(run, plan, state.samples)
-    graphs = make_graphs(run, plan, state.samples)
+    stages = run.stages(plan, state.samples)
+    plan = resolve_mixed(run.at(stages[-1]), plan, state.samples)
+    graphs = make_graphs(run, plan, state.samples, stages)
     built = [
-        build_engine(run.context, plan, planned, graphs[planned.precision])
+        build_engine(run.context, plan, planned, graphs[planned.graph])
         for planned in plan.candidates
         if planned.role == "candidate"
     ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edgeopt.compress.registry import STEPS
 from edgeopt.compress.training_steps import demand_trainable
 from edgeopt.core.errors import BackendError, EdgeOptError
 from edgeopt.data.contract import Dataset
 from edgeopt.pipeline.plan import Plan, PlannedRung, make_plan
 from edgeopt.recipes.check import precision_of
 from edgeopt.recipes.ladder import Rung
-from edgeopt.recipes.schema import Finetune, Qat, Recipe
+from edgeopt.recipes.schema import Recipe, step_name, training_of
 from edgeopt.targets.schema import Precision, Target
 
 __all__ = ["make_ladder_plan", "with_data"]
@@ -46,6 +47,7 @@ def make_ladder_plan(
                     measured_here=measured_here,
                     measured_reason=measured_reason,
                     mark=f"@{name}" if precision in seen else "",
+                    stages=False,
                 )
             except BackendError as error:
                 errors.append(error)
@@ -70,20 +72,20 @@ def make_ladder_plan(
 
 
 def with_data(plan: Plan, data: Dataset | None) -> Plan:
-    """Refuse a training that this data does not allow; of a ladder, skip the rung.
+    """Refuse float steps and trainings that target and data do not allow; of a ladder, skip the rung.
 
     Raises:
         EdgeOptError: The recipe cannot be carried out, or no rung is left, and why.
     """
     if not plan.rungs:
-        _demand(plan.recipe, data)
+        _demand(plan, data)
         return plan
     rungs: list[PlannedRung] = []
     errors: list[EdgeOptError] = []
     for rung in plan.rungs:
         try:
             if rung.plan is not None:
-                _demand(rung.plan.recipe, data)
+                _demand(rung.plan, data)
         except EdgeOptError as error:
             errors.append(error)
             rungs.append(PlannedRung(name=rung.name, plan=None, skip=f"{error.what} {error.fix or ''}".rstrip(". ")))
@@ -95,7 +97,10 @@ def with_data(plan: Plan, data: Dataset | None) -> Plan:
     return replace(plan, rungs=tuple(rungs), candidates=tuple(one for one in plan.candidates if one.id in kept))
 
 
-def _demand(recipe: Recipe, data: Dataset | None) -> None:
+def _demand(plan: Plan, data: Dataset | None) -> None:
+    recipe = plan.recipe
+    for config in recipe.float_steps:
+        STEPS[step_name(config)].check(config, recipe, plan.target, data is not None)
     for config in recipe.steps:
-        if isinstance(config, Qat | Finetune):
+        if training_of(config) is not None:
             demand_trainable(config, data)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgeopt.backends.base import Availability
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
+from edgeopt.pipeline.plan_words import float_words, training_words
 from edgeopt.recipes.check import lacking, precision_of
-from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe
+from edgeopt.recipes.schema import FLOAT_STEPS, Convert, Mixed, Qat, Quantize, Recipe, step_name
 from edgeopt.targets.schema import Precision, RuntimeRules, Target, is_quantized
 
 __all__ = ["Plan", "PlannedCandidate", "PlannedRung", "make_plan"]
+
+Role = Literal["reference", "stage", "candidate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +23,27 @@ class PlannedCandidate:
     """An engine to be made.
 
     Attributes:
-        id: ``openvino-int8``.
+        id: ``openvino-int8``, ``openvino-fp32-pruned``.
         rules: The target's rules for its runtime.
-        precision: ``fp32`` is the reference that every other candidate of the runtime is held against.
+        role: ``reference``: the model as it came, in FP32, that every other candidate of the runtime is held against;
+            ``candidate``: what the recipe makes; ``stage``: a float model on the way there, measured and never shipped.
         availability: Of its runtime, on this machine.
         form: One of the rules' further forms, where ``rules.dialect`` lost accuracy; empty for that dialect.
+        stage: Of a float model that a step made: ``pruned``.
     """
 
     id: str
     rules: RuntimeRules
     precision: Precision
-    role: Literal["reference", "candidate"]
+    role: Role
     availability: Availability
     form: str = ""
+    stage: str = ""
+
+    @property
+    def graph(self) -> str:
+        """Which portable graph it is made from: ``int8``, ``fp32-pruned``."""
+        return f"{self.precision}-{self.stage}" if self.stage else self.precision
 
     @property
     def dialect(self) -> str:
@@ -110,15 +121,13 @@ class Plan:
 
     def own_steps(self) -> list[str]:
         """Those between the export and the verdict."""
-        names = []
-        if (finetune := self.recipe.step(Finetune)) is not None:
-            names.append(f"train the float model ({_training_words(finetune)})")
+        names = [f"{float_words(step)}; store, export, parity with its own outputs" for step in self.recipe.float_steps]
         quantize = self.recipe.step(Quantize)
         if isinstance(quantize, Qat):
             names.append(
                 f"quantize to {quantize.precision} ({quantize.observer} observer, "
                 f"{quantize.calibration_samples} calibration samples), "
-                f"train on the grid ({quantize.scales} step sizes, {_training_words(quantize)}), export, parity"
+                f"train on the grid ({quantize.scales} step sizes, {training_words(quantize.training, quantize.batchnorm)}), export, parity"
             )
         elif isinstance(quantize, Mixed):
             budget = ", ".join(f"{k} {v:g}" for k, v in quantize.budget.model_dump(exclude_none=True).items())
@@ -144,17 +153,6 @@ class Plan:
                 f"throughput at batch {sizes}, cold start, memory"
             )
         return names
-
-
-def _training_words(config: Finetune | Qat) -> str:
-    training = config.training
-    taught = f"taught by FP32 at {training.distillation.weight:g}" if training.distillation else "no teacher"
-    limit = f", at most {training.max_minutes:g} minutes" if training.max_minutes else ""
-    norms = "frozen" if config.batchnorm == "frozen" else f"live for {config.batchnorm.freeze_after} epochs"
-    return (
-        f"{training.epochs} epochs, batch {training.batch_size}, {training.optimizer} at {training.learning_rate:g}, "
-        f"loss {training.loss}, {taught}, BatchNorm {norms}{limit}"
-    )
 
 
 def _techniques(quantize: Quantize) -> str:
@@ -186,16 +184,17 @@ def make_plan(
     measured_here: bool,
     measured_reason: str,
     mark: str = "",
+    stages: bool = True,
 ) -> Plan:
     """Decide the candidates of a recipe on a target.
 
     Args:
-        mark: Ends the ids of what is no reference, where the recipe is one of several that share a precision.
+        mark: Ends the ids of what the recipe makes, where it is one of several that share a precision.
+        stages: Whether the float models on the way are measured too.
 
     Raises:
         BackendError: None of the target's runtimes is installed here.
     """
-    precision = precision_of(recipe)
     candidates: list[PlannedCandidate] = []
     left_out: list[str] = []
     for rules in target.runtimes:
@@ -206,18 +205,14 @@ def make_plan(
         if missing := lacking(recipe, rules):
             left_out.append(f"{rules.name} does not run {' and '.join(missing)} to advantage on {target.name}")
             continue
-        wanted_precisions: tuple[Precision, ...] = ("fp32", precision) if precision != "fp32" else ("fp32",)
-        for wanted in wanted_precisions:
-            role: Literal["reference", "candidate"] = "candidate" if wanted == precision != "fp32" else "reference"
-            candidates.append(
-                PlannedCandidate(
-                    id=f"{rules.name}-{wanted}{mark if role == 'candidate' else ''}",
-                    rules=rules,
-                    precision=wanted,
-                    role=role,
-                    availability=availability,
-                )
+        for wanted, stage, role in _wanted(recipe):
+            if role == "stage" and not stages:
+                continue
+            planned = PlannedCandidate(
+                id="", rules=rules, precision=wanted, role=role, availability=availability, stage=stage
             )
+            ending = mark if role == "candidate" else ""
+            candidates.append(replace(planned, id=f"{rules.name}-{planned.graph}{ending}"))
     if not candidates:
         raise BackendError(
             f"No runtime of target {target.name!r} can be used here.",
@@ -234,3 +229,18 @@ def make_plan(
         left_out=tuple(left_out),
         mark=mark,
     )
+
+
+def _wanted(recipe: Recipe) -> list[tuple[Precision, str, Role]]:
+    """Precision, float step's word and role of each engine per runtime, the reference first."""
+    words = [FLOAT_STEPS[step_name(step)] for step in recipe.float_steps]
+    precision = precision_of(recipe)
+    wanted: list[tuple[Precision, str, Role]] = [
+        ("fp32", "", "reference"),
+        *(("fp32", word, "stage") for word in words),
+    ]
+    if precision != "fp32":
+        wanted.append((precision, "", "candidate"))
+    elif words:
+        wanted[-1] = ("fp32", words[-1], "candidate")
+    return wanted

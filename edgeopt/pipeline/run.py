@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from edgeopt.data.contract import Dataset
 from edgeopt.devices.base import Device
 from edgeopt.pipeline.context import RunContext
-from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, float_graph, quantized_graph
+from edgeopt.pipeline.float_stages import FloatStage, float_stages
+from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, quantized_graph
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
@@ -22,6 +24,7 @@ class Run:
     """Everything checked and read, and no work done yet.
 
     Attributes:
+        loaded: The model as it came; see ``at``.
         started: When it began, seconds of ``time.monotonic``.
     """
 
@@ -33,13 +36,29 @@ class Run:
     device: Device
     started: float
 
+    def stages(self, plan: Plan, samples: ParityInputs) -> tuple[FloatStage, ...]:
+        """The model as it came, and what each float step of the plan's recipe makes of it."""
+        return float_stages(self.context, self.loaded, plan, samples, data=self.data)
 
-def make_graphs(run: Run, plan: Plan, samples: ParityInputs) -> dict[str, Graph]:
-    """The portable graph of each precision in the plan."""
-    graphs = {"fp32": float_graph(run.context, run.loaded, plan, samples)}
-    made = graphs["fp32"]
+    def at(self, stage: FloatStage) -> Run:
+        """The same run on another float model."""
+        return replace(self, loaded=stage.loaded)
+
+
+def make_graphs(run: Run, plan: Plan, samples: ParityInputs, stages: Sequence[FloatStage]) -> dict[str, Graph]:
+    """The portable graphs of the plan's candidates, by ``PlannedCandidate.graph``.
+
+    Args:
+        run: What was checked and read.
+        plan: Its ``mixed`` step resolved.
+        samples: That graphs are compared on.
+        stages: The float models, of ``float_stages``; what quantizes or converts starts from the last.
+    """
+    last = stages[-1]
+    graphs = {stage.loaded.name: stage.graph for stage in stages}
+    made = last.graph
     if is_quantized(plan.precision) and run.data is not None:
-        made = quantized_graph(run.context, run.loaded, plan, samples, data=run.data, base=made)
+        made = quantized_graph(run.context, last.loaded, plan, samples, data=run.data, base=made)
     if plan.recipe.step(Convert) is not None:
-        made = float16_graph(run.context, run.loaded, plan, samples, made, data=run.data)
-    return graphs | {plan.precision: made}
+        made = float16_graph(run.context, last.loaded, plan, samples, made, data=run.data)
+    return graphs if plan.precision == "fp32" else graphs | {plan.precision: made}

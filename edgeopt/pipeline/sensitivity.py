@@ -10,7 +10,6 @@ from edgeopt.bundle.document import GroupRow, MixedSection
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
 from edgeopt.data.contract import Split
-from edgeopt.model.store import load_program
 from edgeopt.pipeline import records
 from edgeopt.pipeline.graphs import versions
 from edgeopt.pipeline.group_latency import GroupTimes
@@ -46,12 +45,11 @@ class TrialsOnUse:
 
         if self.made is None:
             run = self.run
-            model = replace(run.loaded.model, program=load_program(run.loaded.directory), onnx_path=None)
             context = StepContext(
                 data=run.data, target=self.plan.target, seed=run.context.seed, progress=run.context.progress
             )
             self.made = Trials(
-                model,
+                run.loaded.opened(),
                 self.config,
                 context,
                 split=self.split,

@@ -38,19 +38,21 @@ def run_sensitivity(
         RecipeError: The recipe has no ``mixed`` step.
         EdgeOptError: The model, the data or the target do not fit.
     """
-    with prepared(replace(options, output=None), progress, writes=False) as run:
-        config = run.plan.recipe.step(Mixed)
+    with prepared(replace(options, output=None), progress, writes=False) as given:
+        run, config = given, given.plan.recipe.step(Mixed)
         if config is None:
             raise RecipeError(
                 "Sensitivity is measured for a mixed step.",
                 got=f"recipe {run.plan.recipe.name!r} without one",
                 fix="Use the recipe int8-mixed, or one of yours with a mixed step.",
             )
+        samples = parity_inputs(run.loaded.model, run.data, run.plan.recipe.parity.samples, options.seed)
+        if given.plan.recipe.float_steps:  # it is the last float model that is quantized
+            run = given.at(given.stages(given.plan, samples)[-1])
         trials = TrialsOnUse(run=run, plan=run.plan, config=config, split=tuning_split(run))
         table = sensitivity_table(trials, complement=complement)
         timing = Timing(why="--latency was not given")
         if latency:
-            samples = parity_inputs(run.loaded.model, run.data, run.plan.recipe.parity.samples, options.seed)
             timing = time_groups(run, run.plan, samples, config, table.groups)
             if timing.fastest is None:
                 run.context.note([Event(kind="warning", stage="sensitivity", message=f"Not timed: {timing.why}.")])

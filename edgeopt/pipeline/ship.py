@@ -40,9 +40,11 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline.candidates import Judged
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import Built
+from edgeopt.pipeline.float_stages import FloatStage
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.pipeline.waterfall import waterfall_of
 from edgeopt.recipes.schema import Recipe
 from edgeopt.report.write import write_report
 from edgeopt.version import __version__
@@ -76,6 +78,7 @@ def ship(
     ladder: LadderSection | None = None,
     recipes: Mapping[str, Recipe] | None = None,
     preferred: Sequence[str] = (),
+    stages: Sequence[FloatStage] = (),
 ) -> Bundle:
     """Ship the best candidate within the limits, with the evidence for all of them.
 
@@ -83,6 +86,7 @@ def ship(
         ladder: How the rungs went, where the recipe has a ladder.
         recipes: Which recipe made which candidate, by its id, where that is not the plan's.
         preferred: Ids in the order that decides where figures do not.
+        stages: The float models, the original first, where each was measured.
 
     Raises:
         GraphError: None of the engines that the recipe asks for may be shipped; FP32 is not put in their place.
@@ -126,6 +130,7 @@ def ship(
             training=tuple(training),
             trials=tuple(built.graph.trials or next((b.graph.trials for b in judged.built if b.graph.trials), [])),
             ladder=ladder,
+            waterfall=waterfall_of(context, plan, stages, judged, built.planned.rules.name),
         )
 
     def fill(folder: Path) -> None:
@@ -152,7 +157,7 @@ def _demand_one(judged: Judged) -> None:
     wanted = [c for c in judged.candidates if c.role == "candidate"]
     if wanted and all(c.status == "failed" for c in wanted):
         raise GraphError(
-            f"No {' or '.join(dict.fromkeys(c.precision for c in wanted))} engine may be shipped.",
+            f"No {' or '.join(dict.fromkeys(f'{c.precision} {c.stage}'.rstrip() for c in wanted))} engine may be shipped.",
             got="; ".join(f"{c.id}: {c.reason}" for c in wanted),
             fix="Choose another recipe (edgeopt recipes), or keep layers in float with --set steps.quantize.skip=[…].",
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgeopt.core.errors import RecipeError
-from edgeopt.recipes.schema import Convert, Finetune, Mixed, Qat, Quantize, Recipe, step_name, weight_only
+from edgeopt.recipes.schema import FLOAT_STEPS, Convert, Qat, Quantize, Recipe, step_name, training_of, weight_only
 from edgeopt.targets.schema import Precision, RuntimeRules, Target
 
 __all__ = [
@@ -16,7 +16,10 @@ __all__ = [
     "own_conflicts",
     "precision_of",
     "runtimes_for",
+    "sparsity_conflicts",
 ]
+
+_RECOVERY = ("finetune", "distil")  # float steps that leave the graph as it is: alone they would save nothing
 
 
 def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, model_opset: int | None = None) -> None:
@@ -46,7 +49,12 @@ def check(recipe: Recipe, target: Target, *, has_data: bool, is_onnx: bool, mode
 
 def own_conflicts(recipe: Recipe) -> list[str]:
     """What the recipe contradicts itself in, whatever the target."""
-    return [*_order_conflicts(recipe), *_option_conflicts(recipe), *_training_conflicts(recipe)]
+    return [
+        *_order_conflicts(recipe),
+        *sparsity_conflicts([step_name(step) for step in recipe.steps]),
+        *_option_conflicts(recipe),
+        *_training_conflicts(recipe),
+    ]
 
 
 def precision_of(recipe: Recipe) -> Precision:
@@ -86,27 +94,43 @@ def default_recipe_name(target: Target, has_data: bool) -> tuple[str, str]:
 
 
 def _order_conflicts(recipe: Recipe) -> Iterator[str]:
-    for kind, name in ((Quantize, "quantize or qat"), (Finetune, "finetune"), (Convert, "convert")):
-        places = _places(recipe, kind)
+    names = [step_name(step) for step in recipe.steps]
+    floats = dict.fromkeys(name for name in names if name in FLOAT_STEPS)
+    for places, name in (
+        (_places(recipe, Quantize), "quantize or qat"),
+        *(([place for place, other in enumerate(names) if other == name], name) for name in floats),
+        (_places(recipe, Convert), "convert"),
+    ):
         if len(places) > 1:
-            names = {step_name(recipe.steps[place]) for place in places}
-            yield f"it has {len(places)} {names.pop() if len(names) == 1 else name} steps; keep one."
-    quantized, trained, converted = (_places(recipe, kind) for kind in (Quantize, Finetune, Convert))
+            same = {names[place] for place in places}
+            yield f"it has {len(places)} {same.pop() if len(same) == 1 else name} steps; keep one."
+    quantized, converted = _places(recipe, Quantize), _places(recipe, Convert)
     if converted and quantized and converted[0] < quantized[0]:
-        name = step_name(recipe.steps[quantized[0]])
+        name = names[quantized[0]]
         yield f"convert comes before {name}, which calibrates in float32; put {name} first."
-    if trained and not quantized:
-        yield "finetune trains the float model for what quantizes it, and nothing does; add quantize or qat behind it."
-    elif trained and recipe.step(Mixed):
-        yield "mixed searches on the model as it came, and finetune changes it; leave finetune out."
-    elif trained and quantized[0] < trained[0]:
-        yield "finetune comes after the model was quantized; put it first, or train on the grid with qat."
+    for name in floats:
+        first = min((*quantized, *converted), default=len(names))
+        if names.index(name) > first and first in quantized:
+            yield f"{name} comes after the model was quantized; put it first, or train on the grid with qat."
+        elif names.index(name) > first:
+            yield f"{name} comes after convert and works in float32; put {name} first."
+    if floats and all(name in _RECOVERY for name in floats) and not (quantized or converted):
+        yield (
+            f"{' and '.join(floats)} trains the float model for what quantizes it, or recovers what pruning cost, and "
+            "nothing does either; add quantize or qat behind it, or prune before it."
+        )
     quantize, convert = recipe.step(Quantize), recipe.step(Convert)
     if quantize and convert and (quantize.precision, convert.dtype) != ("int8", "float16"):
         yield (
             f"quantize to {quantize.precision} and convert to {convert.dtype} do not go together: "
             "only int8 with float16 in between has runtimes; leave one of the two steps out."
         )
+
+
+def sparsity_conflicts(names: Sequence[str]) -> Iterator[str]:
+    """What steps of these names, in this order, would take from sparsify's groups."""
+    if "sparsify" in names and "prune" in names[names.index("sparsify") :]:
+        yield "prune comes after sparsify and takes channels out of its groups; put prune first."
 
 
 def _places(recipe: Recipe, kind: type[object]) -> list[int]:
@@ -148,12 +172,13 @@ def _group_conflicts(quantize: Quantize) -> Iterator[str]:
 
 def _training_conflicts(recipe: Recipe) -> Iterator[str]:
     for step in recipe.steps:
-        if not isinstance(step, Qat | Finetune):
+        training = training_of(step)
+        if training is None:
             continue
-        name, epochs = f"steps.{step_name(step)}", step.training.epochs
-        if step.training.warmup_epochs >= epochs:
+        name, epochs = f"steps.{step_name(step)}", training.epochs
+        if training.warmup_epochs >= epochs:
             yield (
-                f"{name}.training.warmup_epochs is {step.training.warmup_epochs:g}, and there are only {epochs} epochs; "
+                f"{name}.training.warmup_epochs is {training.warmup_epochs:g}, and there are only {epochs} epochs; "
                 "make it less."
             )
         if not isinstance(step, Qat):
@@ -187,6 +212,9 @@ def _data_conflicts(recipe: Recipe, target: Target, *, has_data: bool) -> Iterat
             f"{step_name(quantize)} needs data to calibrate with, and edgeopt never calibrates on random tensors; "
             f"give --data, or use the recipe {target.float_recipe!r}."
         )
+    for step in recipe.float_steps:
+        if training_of(step) is not None:
+            yield f"{step_name(step)} needs data to train on, and there is none; give --data, or leave the step out."
     limited = [name for name in ("drop_pp", "agreement") if getattr(recipe.limits, name) is not None]
     if limited and not recipe.step(Quantize):
         names = " and ".join(f"limits.{name}" for name in limited)
@@ -199,11 +227,11 @@ def onnx_conflicts(recipe: Recipe, target: Target, *, is_onnx: bool, model_opset
     """What cannot be done to a model that came as ONNX."""
     if not is_onnx:
         return
-    if (quantize := recipe.step(Quantize)) is not None:
-        name = step_name(quantize)
+    if in_torch := [step_name(step) for step in recipe.steps if not isinstance(step, Convert)]:
+        names = " and ".join(in_torch)
         yield (
-            f"{name} works on the PyTorch graph, and the model is an ONNX file; give the PyTorch model "
-            f"(a torch.export archive is best), or use a recipe without {name}, such as 'fp32'."
+            f"{names} work{'s' if len(in_torch) == 1 else ''} on the PyTorch graph, and the model is an ONNX file; give "
+            f"the PyTorch model (a torch.export archive is best), or use a recipe without {names}, such as 'fp32'."
         )
     readers = runtimes_for(recipe, target)
     newest = max((rules.opset_max for rules in readers), default=None)

@@ -17,14 +17,18 @@ from pydantic import (
 )
 
 from edgeopt.recipes.pruning import Prune
+from edgeopt.recipes.recovery import Distil, Finetune
 from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
+from edgeopt.recipes.sparsity import Sparsify
 from edgeopt.recipes.training import FreezeAfter, Training
 
 __all__ = [
+    "FLOAT_STEPS",
     "STEPS",
     "AdaRound",
     "Budget",
     "Convert",
+    "Distil",
     "Export",
     "Finetune",
     "LayerPrecision",
@@ -37,9 +41,11 @@ __all__ = [
     "Qat",
     "Quantize",
     "Recipe",
+    "Sparsify",
     "StepConfig",
     "Use",
     "step_name",
+    "training_of",
     "weight_only",
 ]
 
@@ -149,7 +155,7 @@ class Quantize(_Frozen):
 
 
 class Budget(_Frozen):
-    """What mixed precision must hold; exactly one.
+    """What mixed precision must hold; exactly one. After float steps FP32 is the last of their models.
 
     Attributes:
         drop_pp: Drop on the tuning split against FP32, percentage points; without labels: share of changed predictions.
@@ -253,33 +259,35 @@ class Qat(Quantize):
     training: Training
 
 
-class Finetune(_Frozen):
-    """Training of the float model, before it is quantized; with a teacher it is distillation.
-
-    Attributes:
-        batchnorm: ``frozen``: running statistics are neither used up nor changed. Else batch statistics for so many
-            epochs.
-        training: The loop.
-    """
-
-    batchnorm: Literal["frozen"] | FreezeAfter
-    training: Training
-
-
-StepConfig = Quantize | Mixed | Qat | Finetune | Prune | Convert
+StepConfig = Quantize | Mixed | Qat | Finetune | Distil | Prune | Sparsify | Convert
 STEPS: dict[str, type[StepConfig]] = {
     "quantize": Quantize,
     "mixed": Mixed,
     "qat": Qat,
     "finetune": Finetune,
+    "distil": Distil,
     "prune": Prune,
+    "sparsify": Sparsify,
     "convert": Convert,
 }
+
+FLOAT_STEPS: dict[str, str] = {"prune": "pruned", "sparsify": "sparse", "finetune": "finetuned", "distil": "distilled"}
+"""The steps that make another float model of one, and what that model is then called.
+
+They come first in a recipe. Each is a stage of its own: its model is stored, exported, held against its own outputs in
+PyTorch, and measured beside the original.
+"""
 
 
 def step_name(config: StepConfig) -> str:
     """What a recipe calls a step with these options."""
     return next(name for name, kind in STEPS.items() if type(config) is kind)
+
+
+def training_of(config: StepConfig) -> Training | None:
+    """The training that a step asks for, or None: then it needs no train split."""
+    training: Training | None = getattr(config, "training", None)
+    return training
 
 
 def _name_of(step: Any) -> str | None:
@@ -304,7 +312,9 @@ _Step = Annotated[
     Annotated[Quantize, BeforeValidator(_options_of), Tag("quantize")]
     | Annotated[Qat, BeforeValidator(_options_of), Tag("qat")]
     | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
+    | Annotated[Distil, BeforeValidator(_options_of), Tag("distil")]
     | Annotated[Prune, BeforeValidator(_options_of), Tag("prune")]
+    | Annotated[Sparsify, BeforeValidator(_options_of), Tag("sparsify")]
     | Annotated[Mixed, BeforeValidator(_options_of), Tag("mixed")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),
@@ -341,6 +351,11 @@ class Recipe(_Frozen):
         if twice := sorted({name for name in self.ladder if self.ladder.count(name) > 1}):
             raise ValueError(f"the ladder has {', '.join(twice)} more than once")
         return self
+
+    @property
+    def float_steps(self) -> tuple[StepConfig, ...]:
+        """The steps that yield another float model, in order."""
+        return tuple(step for step in self.steps if step_name(step) in FLOAT_STEPS)
 
     def step(self, kind: type[Any]) -> Any:
         """The step of this kind (or of one derived from it), or None."""

@@ -28,6 +28,8 @@ from edgeopt.report.summary import key_figures, layer_summary
 from edgeopt.report.table import comparison
 from edgeopt.report.training import training_plots
 from edgeopt.report.trials import TRIAL_CAPTION, TRIAL_HEADS, trial_lines
+from edgeopt.report.waterfall import waterfall_table
+from edgeopt.report.waterfall_plot import waterfall_plot
 
 __all__ = ["to_html"]
 
@@ -67,6 +69,8 @@ def to_html(report: Report) -> str:
         trials=trial_lines(report),
         rungs=rung_lines(report),
         rung_plot=rung_plot(report),
+        waterfall=waterfall_table(report),
+        waterfall_plot=waterfall_plot(report),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
         verdict_words=verdict_words(report),

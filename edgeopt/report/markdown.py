@@ -23,6 +23,7 @@ from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
 from edgeopt.report.training import epoch_table, training_words
 from edgeopt.report.trials import TRIAL_CAPTION, TRIAL_HEADS, trial_lines
+from edgeopt.report.waterfall import waterfall_table
 
 __all__ = ["to_markdown"]
 
@@ -39,6 +40,7 @@ def to_markdown(report: Report) -> str:
         _bullets(_text(line) for line in report.headline),
         *_section("Limits", _limits(report)),
         *_section("Ladder", _ladder(report)),
+        *_section("Waterfall", _waterfall(report)),
         *_section("Candidates", _candidates(report)),
         *_section("Not measured", _not_measured(report)),
         *_section("On the device", _next(report)),
@@ -75,6 +77,11 @@ def _ladder(report: Report) -> str:
     table = _table(RUNG_HEADS, [line.cells for line in lines], numbers_from=2)
     notes = _bullets(f"{_text(line.name)}: {_text(line.message)}" for line in lines if line.message)
     return "\n\n".join(part for part in (_text(report.ladder.summary), table, notes) if part)
+
+
+def _waterfall(report: Report) -> str:
+    table = waterfall_table(report)
+    return "" if table is None else f"{_table(table.heads, table.rows, numbers_from=2)}\n\n{_text(table.caption)}"
 
 
 def _candidates(report: Report) -> str:

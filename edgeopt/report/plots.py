@@ -50,10 +50,11 @@ def all_plots(report: Report) -> tuple[Plot, ...]:
 
 
 def style_of(report: Report, candidate: Candidate) -> str:
-    """CSS classes: the hue is the runtime's, solid or hollow is the precision's."""
+    """CSS classes: the hue is the runtime's, solid or hollow is the precision's, what is only on the way is faint."""
     runtimes = list(dict.fromkeys(c.runtime for c in report.candidates))
     shape = "float" if candidate.role == "reference" or candidate.precision == "fp32" else "small"
-    return f"hue{runtimes.index(candidate.runtime) % _HUES} {shape}"
+    faint = " stage" if candidate.role == "stage" else ""
+    return f"hue{runtimes.index(candidate.runtime) % _HUES} {shape}{faint}"
 
 
 def _trade_off(report: Report) -> Plot:

@@ -32,6 +32,7 @@ from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import comparison
 from edgeopt.report.terminal_table import SHIPPED, first_columns, print_table
 from edgeopt.report.trials import trial_lines
+from edgeopt.report.waterfall import waterfall_table
 
 __all__ = [
     "bullet",
@@ -67,6 +68,7 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     render_verdict(report, console)
     render_candidates(report, console)
     _print_ladder(report, console)
+    _print_waterfall(report, console)
     _print_list(console, "Not measured", [f"{who}: {why}" for who, why in not_measured(report)])
     render_next(report, console, bundle)
     _print_findings(console, report, "Fell back", "fallback")
@@ -184,6 +186,22 @@ def _print_ladder(report: Report, console: Console) -> None:
     for line in lines:
         if line.message:
             console.print(bullet(f"{line.name}: {line.message}"))
+
+
+def _print_waterfall(report: Report, console: Console) -> None:
+    """One row per stage from FP32 to what is made."""
+    found = waterfall_table(report)
+    if found is None:
+        return
+    console.print(section("Waterfall"))
+    heads, rows = found.narrow()
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for index, head in enumerate(heads):
+        table.add_column(head if index else f"  {head}", justify="right" if index else "left", overflow="fold")
+    for first, *rest in rows:
+        table.add_row(Text(f"  {first}"), *(Text(cell.replace(" [", "\n[").replace(" (", "\n(")) for cell in rest))
+    console.print(table)
+    console.print(indented(found.caption, "dim"))
 
 
 def _print_trials(report: Report, console: Console) -> None:

@@ -136,6 +136,11 @@ class Target(_Frozen):
     sources: tuple[Source, ...] = Field(min_length=1)
 
     @property
+    def has_sparse_tensor_cores(self) -> bool:
+        """Whether its GPU multiplies 2:4 sparse weights faster: NVIDIA's have done so since Ampere, SM 8.0."""
+        return self.compute_capability is not None and self.compute_capability >= 80
+
+    @property
     def precisions(self) -> tuple[Precision, ...]:
         """Every precision that at least one runtime offers."""
         return tuple(dict.fromkeys(p for runtime in self.runtimes for p in runtime.precisions))

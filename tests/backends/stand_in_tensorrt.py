@@ -35,6 +35,7 @@ class TensorIOMode(enum.Enum): INPUT = 1; OUTPUT = 2
 class DataType(enum.Enum): FLOAT = 0; FP4 = 9
 class NetworkDefinitionCreationFlag(enum.IntEnum): STRONGLY_TYPED = 1
 class ProfilingVerbosity(enum.Enum): DETAILED = 2
+class BuilderFlag(enum.Enum): SPARSE_WEIGHTS = 7
 class MemoryPoolType(enum.Enum): WORKSPACE = 0
 class LayerInformationFormat(enum.Enum): JSON = 1
 class ILogger:
@@ -54,7 +55,8 @@ class _Cache:
 class _Profile:
     def set_shape(self, name, low, best, high): self.shapes = (low, best, high)
 class _Config:
-    profile = None
+    profile = None; flags = ()
+    def set_flag(self, flag): self.flags = (*self.flags, flag.name)
     def set_memory_pool_limit(self, pool, size): self.size = size
     def add_optimization_profile(self, profile): self.profile = profile
     def create_timing_cache(self, data): self.old = data; return _Cache()
@@ -71,7 +73,7 @@ class Builder:
             self.logger.log(ILogger.Severity.ERROR, said or "no optimization profile has been defined")
             return None
         low, _, high = config.profile.shapes
-        return _Blob(json.dumps({"factor": 2, "low": low, "high": high, "size": config.size}).encode())
+        return _Blob(json.dumps({"factor": 2, "low": low, "high": high, "size": config.size, "flags": config.flags}).encode())
 class _Error:
     def desc(self): return os.environ["STAND_IN_PARSE_ERROR"]
     def node_name(self): return "bad"

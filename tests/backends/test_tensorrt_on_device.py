@@ -81,6 +81,35 @@ def test_the_command_line_overrides_the_settings(folder, stand_in):
     assert (plan["high"], plan["size"]) == ([32, 3], 64 << 20)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "capability", "flagged"),
+    [
+        ("2:4", 87, True),
+        ("1:4", 80, True),
+        ("4:8", 87, False),
+        ("2:4", 75, False),
+        ("2:4", None, False),
+        ("", 87, False),
+    ],
+)
+def test_sparse_weights_are_looked_for_where_the_gpu_has_kernels(pattern, capability, flagged, save, empty, stand_in):
+    net = conv_net()
+    if pattern:
+        net.graph.node[0].metadata_props.add(key="edgeopt.sparsity", value=pattern)
+    target = make_target(compute_capability=capability)
+    engine = BACKENDS["tensorrt"].compile(save(net), target, make_rules("tensorrt"), empty(), 1)
+    assert json.loads((engine.directory / "build.json").read_text())["sparse_weights"] is flagged
+    assert ("--sparsity=enable" in (engine.directory / "trtexec.sh").read_text()) is flagged
+    assert build(engine.directory, stand_in).returncode == 0
+    flags = ["SPARSE_WEIGHTS"] if flagged else []
+    assert json.loads((engine.directory / "model.plan").read_text())["flags"] == flags
+
+
+def test_sparse_weights_can_be_asked_for_by_hand(folder, stand_in):
+    assert build(folder, stand_in, "--sparse-weights").returncode == 0
+    assert json.loads((folder / "model.plan").read_text())["flags"] == ["SPARSE_WEIGHTS"]
+
+
 def test_outputs_that_differ_are_exit_code_4(folder, stand_in):
     done = build(folder, stand_in, "--verify", STAND_IN_FACTOR="-2")
     assert done.returncode == 4

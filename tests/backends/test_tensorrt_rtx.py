@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from backend_nets import conv_net, make_rules, make_target, quantized_net, two_input_net
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edgeopt.backends import tensorrt_build
 from edgeopt.backends.registry import BACKENDS
@@ -88,6 +88,20 @@ def test_a_capability_that_cannot_be_built_for_lists_those_that_can(save, tmp_pa
     assert "cannot build for SM 87" in report.error
     for capability in RTX_CAPABILITIES:
         assert f"SM{capability}" in report.error
+
+
+@needs_rtx
+@pytest.mark.parametrize("net", [conv_net, quantized_net])
+def test_an_engine_is_built_with_the_flag_for_sparse_weights(net, save, empty):
+    made = net()
+    (weight,) = [tensor for tensor in made.graph.initializer if tensor.name == "f"]
+    values = numpy_helper.to_array(weight).reshape(-1, 4, 5).copy()
+    values[:, 1:3] = 0
+    weight.CopyFrom(numpy_helper.from_array(values.reshape(-1, 5), "f"))
+    made.graph.node[-1].metadata_props.add(key="edgeopt.sparsity", value="2:4")
+    engine = BACKEND.compile(save(made), make_target("rtx", compute_capability=86), RULES, empty(), 1)
+    assert engine.status == "built"
+    assert "--sparsity=enable" in (engine.directory / "trtexec.sh").read_text()
 
 
 @needs_rtx

@@ -267,7 +267,7 @@ def make_context(data: Dataset | None, target: Target | None = None, **options: 
         target=target or make_target(),
         seed=options.pop("seed", 0),
         progress=options.pop("progress", ignore_progress),
-        workspace=options.pop("workspace", None),
+        **options,
     )
 
 

@@ -51,8 +51,9 @@ def test_int8_qat_goes_from_recipe_to_bundle(mlp: Path, data: Path, tmp_path: Pa
     assert not list(Path(os.environ["EDGEOPT_CACHE_DIR"]).glob("unfinished/*"))
 
 
-def test_finetune_trains_the_float_model_that_is_then_quantized(mlp: Path, data: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.yaml"
+def finetuned(folder: Path) -> str:
+    """A recipe that trains the float model, then quantizes it."""
+    recipe = folder / "mine.yaml"
     recipe.write_text(
         "schema_version: 1\nname: mine\nsteps:\n"
         "- finetune:\n    batchnorm: frozen\n    training: {epochs: 1, batch_size: 64, optimizer: sgd, "
@@ -60,16 +61,27 @@ def test_finetune_trains_the_float_model_that_is_then_quantized(mlp: Path, data:
         "distillation: null, precision: 32-true, patience: null}\n"
         "- quantize: {precision: int8, observer: minmax, bias_correction: false}\n"
     )
-    assert run(cli, arguments(mlp, data, tmp_path / "bundle", "-r", str(recipe))) == 0
+    return str(recipe)
+
+
+def test_finetune_trains_the_float_model_that_is_then_quantized(mlp: Path, data: Path, tmp_path: Path) -> None:
+    assert run(cli, arguments(mlp, data, tmp_path / "bundle", "-r", finetuned(tmp_path))) == 0
     report = Report.model_validate_json((tmp_path / "bundle" / "report.json").read_text())
     assert [section.step for section in report.training] == ["finetune"]
+    assert report.waterfall is not None
+    assert [row.name for row in report.waterfall.rows] == ["FP32", "finetuned", "int8"]
+    assert not list(Path(os.environ["EDGEOPT_CACHE_DIR"]).glob("unfinished/*"))
     assert {row.precision for row in report.layers} == {"int8"}
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("step", ["qat", "finetune"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda how: how.name)
-def test_a_stopped_training_ends_in_the_same_graph(how: signal.Signals, mlp: Path, data: Path, tmp_path: Path) -> None:
-    more = ["-r", "int8-qat", "--set", "steps.qat.training.epochs=30", "--set", "steps.qat.training.patience=null"]
+def test_a_stopped_training_ends_in_the_same_graph(
+    how: signal.Signals, step: str, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = "int8-qat" if step == "qat" else finetuned(tmp_path)
+    more = ["-r", recipe, "--set", f"steps.{step}.training.epochs=30", "--set", f"steps.{step}.training.patience=null"]
 
     def start(cache: str, output: str) -> subprocess.Popen[str]:
         environment = os.environ | {"EDGEOPT_CACHE_DIR": str(tmp_path / cache), "OMP_NUM_THREADS": "1"}
@@ -97,3 +109,26 @@ def test_a_stopped_training_ends_in_the_same_graph(how: signal.Signals, mlp: Pat
     training = [json.loads((tmp_path / b / "report.json").read_text())["training"] for b in ("bundle", "whole-bundle")]
     assert training[0] == training[1]
     assert not list((tmp_path / "stopped").glob("unfinished/*"))
+
+
+def test_sparse_int8_goes_from_recipe_to_bundle_and_says_what_uses_it(mlp: Path, data: Path, tmp_path: Path) -> None:
+    steps = [f"steps.{step}.training.epochs=2" for step in ("distil", "qat")]
+    more = ["-r", "sparse-int8", *(part for step in steps for part in ("--set", step))]
+    more += ["--set", "steps.distil.batchnorm=frozen", "--set", "steps.distil.features=['0', '2']"]
+    more += ["--set", "steps.distil.feature_weight=1.0", "--set", "limits.drop_pp=null"]
+    assert run(cli, arguments(mlp, data, tmp_path / "cpu", *more)) == 0
+    report = Report.model_validate_json((tmp_path / "cpu" / "report.json").read_text())
+    assert report.training[0].step == "distil"
+    assert sum("; weight 2:4 sparse" in row.reason for row in report.layers) == len(report.layers)
+    assert [row.name for row in report.waterfall.rows] == ["FP32", "sparse", "distilled", "int8"]
+    said = [event.message for candidate in report.candidates for event in candidate.events]
+    assert any("layers are 2:4 sparse; not used: no faster on openvino" in message for message in said)
+    assert any("2:4 sparse, 100.0 % of the multiplications" in event.message for event in report.events)
+
+    onto = [part if part != "openvino-cpu" else "jetson" for part in arguments(mlp, data, tmp_path / "gpu", *more)]
+    run(cli, onto)
+    build = json.loads((tmp_path / "gpu" / "engine" / "build.json").read_text())
+    assert build["sparse_weights"] is True
+    report = Report.model_validate_json((tmp_path / "gpu" / "report.json").read_text())
+    said = [event.message for candidate in report.candidates for event in candidate.events]
+    assert any("sparse tensor cores (compute capability 8.7, builder flag SPARSE_WEIGHTS set)" in one for one in said)

@@ -171,6 +171,22 @@ def test_a_failed_candidate_is_never_shipped(make, int8):
     assert headline[-1] == "Not shipped: ov-int8: failed: int8 is not supported on this CPU."
 
 
+def test_a_stage_on_the_way_is_never_shipped_nor_named_however_fast(make, fp32, int8):
+    stage = make("ort-fp32-pruned", role="stage", stage="pruned", latency_p50_ms=(0.1, 0.1, 0.1), latency_ratio=0.05)
+    shipped, _, headline = select([fp32, stage, int8], FREE, "latency")
+    assert shipped == "ort-int8"
+    assert "pruned" not in " ".join(headline)
+
+
+def test_a_recipe_that_ends_in_a_float_model_is_named_by_it(make, fp32):
+    figures = {"latency_p50_ms": (3.0, 2.9, 3.1), "latency_ratio": (1.5, 1.4, 1.6)}
+    slow = make("ort-fp32-finetuned", role="candidate", stage="finetuned", **figures)
+    shipped, _, headline = select([fp32, slow], FREE, "latency")
+    assert shipped == "ort-fp32"
+    assert headline[0].startswith("fp32 finetuned is slower than FP32 on board")
+    assert headline[1] == "The FP32 reference is shipped, not the recipe's fp32 finetuned."
+
+
 def test_nothing_to_ship_is_one_clear_error(make):
     failed = make("ov-int8", status="failed", reason="no such op")
     with pytest.raises(BackendError, match=r"No candidate could be built and run.*ov-int8: no such op"):

@@ -134,10 +134,10 @@ def fail_on(monkeypatch, name, error):
     """Let the graphs of one rung end in ``error``, as a stage in them would."""
     make = ladder.make_graphs
 
-    def broken(run, plan, samples):
+    def broken(run, plan, samples, stages):
         if plan.recipe.name == name:
             raise error
-        return make(run, plan, samples)
+        return make(run, plan, samples, stages)
 
     monkeypatch.setattr(ladder, "make_graphs", broken)
 

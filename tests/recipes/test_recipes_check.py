@@ -4,14 +4,33 @@ import pytest
 
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes import validate
-from edgeopt.recipes.check import check, default_recipe_name, precision_of, runtimes_for
+from edgeopt.recipes.check import check, default_recipe_name, precision_of, runtimes_for, sparsity_conflicts
 from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import load_recipe
-from edgeopt.recipes.schema import Convert, Quantize, Recipe
+from edgeopt.recipes.schema import Convert, Finetune, Quantize, Recipe, Sparsify
 from edgeopt.targets.load import find_target, list_targets
 
 QUANTIZE = Quantize(precision="int8", observer="histogram", bias_correction=False)
 CONVERT = Convert(dtype="float16")
+FINETUNE = Finetune.model_validate(
+    {
+        "batchnorm": "frozen",
+        "training": {
+            "epochs": 2,
+            "batch_size": 8,
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "warmup_epochs": 0.0,
+            "schedule": "constant",
+            "weight_decay": 0.0,
+            "clip_norm": None,
+            "loss": "task",
+            "distillation": None,
+            "precision": "32-true",
+            "patience": None,
+        },
+    }
+)
 TARGETS = list_targets()
 
 
@@ -125,6 +144,42 @@ def test_conversion_before_quantization_is_refused():
     refuse(recipe(CONVERT, QUANTIZE), "jetson", match="put quantize first")
 
 
+def test_a_float_step_comes_before_what_quantizes_or_converts():
+    check(recipe(FINETUNE, QUANTIZE), find_target("x86-vnni"), has_data=True, is_onnx=False)
+    check(recipe(FINETUNE, CONVERT), find_target("jetson"), has_data=True, is_onnx=False)
+    refuse(recipe(QUANTIZE, FINETUNE), match="finetune comes after the model was quantized; put it first")
+    refuse(recipe(CONVERT, FINETUNE), "jetson", match="finetune comes after convert and works in float32; put finetune")
+
+
+def test_a_float_step_may_come_before_mixed():
+    mixed = load_recipe("int8-mixed").steps[0]
+    check(recipe(FINETUNE, mixed), find_target("x86-vnni"), has_data=True, is_onnx=False)
+
+
+def test_two_float_steps_of_a_kind_are_refused():
+    refuse(recipe(FINETUNE, FINETUNE, QUANTIZE), match="it has 2 finetune steps; keep one")
+
+
+def test_a_recovery_of_nothing_is_refused():
+    refuse(
+        recipe(FINETUNE), match="finetune trains the float model for what quantizes it, or recovers what pruning cost"
+    )
+
+
+def test_a_float_step_that_trains_needs_data():
+    refuse(
+        recipe(FINETUNE, CONVERT), "jetson", has_data=False, match="finetune needs data to train on, and there is none"
+    )
+
+
+def test_float_steps_on_an_onnx_model_are_refused_in_one_line():
+    refuse(
+        recipe(FINETUNE, QUANTIZE),
+        is_onnx=True,
+        match=r"finetune and quantize work on the PyTorch graph, and .* a recipe without finetune and quantize, such as",
+    )
+
+
 def test_a_batch_size_that_comes_twice_is_refused():
     refuse(load_recipe("fp32", ["measure.batch_sizes=[1, 8, 1]"]), match=r"measure\.batch_sizes has 1 more than once")
 
@@ -171,3 +226,39 @@ class TestValidateModule:
         monkeypatch.setattr(validate, "list_targets", lambda: (target,))
         assert validate.main([]) == 1
         assert "no runtime of x86-vnni runs fp16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["jetson", "x86-vnni", "openvino-cpu", "raspberry-pi-5"])
+def test_sparse_int8_works_wherever_int8_does(target):
+    check(load_recipe("sparse-int8"), find_target(target), has_data=True, is_onnx=False)
+
+
+class TestSparsity:
+    sparsify = Sparsify(pattern="2:4")
+    distil = load_recipe("sparse-int8").steps[1]
+
+    def test_comes_before_what_quantizes_and_may_come_before_or_behind_a_training(self):
+        for steps in (
+            (self.sparsify, QUANTIZE),
+            (self.sparsify, self.distil, QUANTIZE),
+            (self.distil, self.sparsify, QUANTIZE),
+            (self.sparsify, CONVERT),
+            (self.sparsify, self.distil),
+        ):
+            check(recipe(*steps), find_target("jetson"), has_data=True, is_onnx=False)
+        refuse(recipe(QUANTIZE, self.sparsify), match="sparsify comes after the model was quantized; put it first")
+        refuse(recipe(CONVERT, self.sparsify), "jetson", match="sparsify comes after convert and works in float32")
+
+    def test_is_done_once(self):
+        refuse(recipe(self.sparsify, self.sparsify, QUANTIZE), match="it has 2 sparsify steps; keep one")
+
+    def test_comes_after_pruning(self):
+        assert list(sparsity_conflicts(["prune", "sparsify", "distil", "qat"])) == []
+        assert list(sparsity_conflicts(["sparsify", "prune", "qat"])) == [
+            "prune comes after sparsify and takes channels out of its groups; put prune first."
+        ]
+
+    def test_distillation_after_quantization_is_refused(self):
+        refuse(recipe(QUANTIZE, self.distil), match="distil comes after the model was quantized; put it first")
+        refuse(recipe(self.distil), match="distil trains the float model for what quantizes it, or recovers")
+        refuse(recipe(self.distil, self.distil, QUANTIZE), match="it has 2 distil steps; keep one")

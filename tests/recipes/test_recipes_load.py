@@ -19,6 +19,7 @@ SHIPPED = [
     "int8-ptq-advanced",
     "int8-ptq-fp16",
     "int8-qat",
+    "sparse-int8",
     "w4",
     "w4a8",
     "w4a8-qat",
@@ -137,7 +138,7 @@ class TestOverrides:
             ("schema_version=2", r"schema_version is 2; choose 1"),
             (
                 "steps=[{prume: {}}]",
-                r"steps\[0\] is \{'prume': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'prune', 'mixed', 'convert'",
+                r"steps\[0\] is \{'prume': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'distil', 'prune'",
             ),
             ("steps.quantize.skip=[1]", r"steps\.quantize\.skip\[0\] is 1: input should be a valid string"),
             ("steps.quantize.skip=head", r"steps\.quantize\.skip is 'head': input should be a valid array"),

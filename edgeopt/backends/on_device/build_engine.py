@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-DEFAULTS = {"onnx": "model.onnx", "min_batch": 1, "opt_batch": 1, "max_batch": 1, "workspace_mib": 1024}
+DEFAULTS = {
+    "onnx": "model.onnx",
+    "min_batch": 1,
+    "opt_batch": 1,
+    "max_batch": 1,
+    "workspace_mib": 1024,
+    "sparse_weights": False,
+}
 MODULES = ("tensorrt", "tensorrt_rtx")
 # What TensorRT says → what to do about it. The first match wins.
 ADVICE = (
@@ -102,6 +109,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--opt-batch", type=_positive, default=defaults["opt_batch"], help="the batch to be fast at")
     parser.add_argument("--max-batch", type=_positive, default=defaults["max_batch"])
     parser.add_argument("--workspace-mib", type=_positive, default=defaults["workspace_mib"], help="scratch memory")
+    parser.add_argument(
+        "--sparse-weights",
+        action="store_true",
+        default=bool(defaults["sparse_weights"]),
+        help="look for kernels that skip the zeros of 2:4 sparse weights",
+    )
     parser.add_argument("--timing-cache", default=str(HERE / "timing.cache"), help="makes the next build faster")
     parser.add_argument("--verify", action="store_true", help="run the reference inputs and compare")
     parser.add_argument("--min-cosine", type=float, default=0.99, help="what --verify accepts per output")
@@ -208,6 +221,9 @@ def make_config(trt: Any, builder: Any, network: Any, args: argparse.Namespace) 
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, args.workspace_mib << 20)
+    if args.sparse_weights:
+        # TensorRT looks at the weights itself, and takes a sparse kernel only where it is the faster one.
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     profile = builder.create_optimization_profile()
     dynamic = False
     for index in range(network.num_inputs):

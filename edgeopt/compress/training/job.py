@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,11 +37,14 @@ class Job:
 
     Attributes:
         student: A ``Trainee``.
-        reference: The FP32 model: the teacher, and what scores are held against.
+        reference: The original FP32 model: the teacher, and what scores are held against. Where features are compared, its
+            outputs and the student's are followed by them.
         batches: Of the train split, for a single process.
         tune: The tuning split; ``feed`` reads it.
         workspace: Where the checkpoint lies; None: there is none.
         deadline: When it is to end, seconds of ``time.monotonic``; None: never.
+        masks: Name of a parameter of the student → bool tensor of its shape: where it is False the parameter is zero, and
+            stays zero through every step.
     """
 
     student: Any
@@ -52,6 +56,7 @@ class Job:
     tune: Split
     workspace: Path | None
     deadline: float | None = None
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

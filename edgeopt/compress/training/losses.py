@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
+from edgeopt.compress.training.features import feature_distance, without_points
 from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import RecipeError
 from edgeopt.recipes.training import Distillation, Training
@@ -28,25 +29,34 @@ class Loss:
         task: None where only the teacher is followed.
         distillation: None where there is no teacher.
         classification: Whether the first output has one score per class on its last axis.
+        points: How many features follow the outputs, the student's and the teacher's.
+        feature_weight: What their mean distance is multiplied by, beside the rest.
     """
 
     name: str
     task: Task | None
     distillation: Distillation | None
     classification: bool
+    points: int = 0
+    feature_weight: float = 0.0
 
     def __call__(self, outputs: Outputs, labels: torch.Tensor | None, teacher: Outputs | None) -> torch.Tensor:
-        """A scalar.
+        """A scalar. Features follow the outputs, the student's and the teacher's.
 
         Raises:
             RecipeError: The user's callable raised, or returned no scalar tensor that depends on the outputs.
         """
         share = self.distillation.weight if self.distillation is not None else 0.0
         parts = []
+        if self.points and teacher is not None:
+            pairs = zip(outputs[-self.points :], teacher[-self.points :], strict=True)
+            distance = torch.stack([feature_distance(mine, theirs) for mine, theirs in pairs]).mean()
+            parts.append(self.feature_weight * distance)
+            outputs, teacher = without_points(outputs, self.points), without_points(teacher, self.points)
         if self.task is not None and share < 1.0:
             parts.append((1.0 - share) * self._own(self.task, outputs, labels))
         if self.distillation is not None and teacher is not None:
-            share = share if parts else 1.0
+            share = share if self.task is not None else 1.0
             parts.append(share * _distance(outputs, teacher, self.distillation.temperature, self.classification))
         return torch.stack(parts).sum()
 

@@ -15,6 +15,7 @@ from edgeopt.compress.base import CUT_SHORT
 from edgeopt.compress.observers import NonFiniteError
 from edgeopt.compress.score import Judge, Score
 from edgeopt.compress.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgeopt.compress.training.features import without_points
 from edgeopt.compress.training.job import Job, Trained, best_row
 from edgeopt.compress.training.schedule import learning_rate
 from edgeopt.core.errors import RecipeError
@@ -35,6 +36,8 @@ class Run:
         self.reference = job.reference.to(fabric.device).eval()
         self.batches = replace(job.batches, rank=fabric.global_rank)
         self.model, self.optimizer = fabric.setup(self.student, _optimizer(self.student, self.config))
+        parameters = dict(self.student.named_parameters())
+        self.masked = [(parameters[name], fabric.to_device(mask)) for name, mask in job.masks.items()]
         self.judge = (
             Judge.on(
                 self._on_device(self.reference),
@@ -116,11 +119,17 @@ class Run:
             return value
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
+        for parameter, mask in self.masked:  # what may not move is no part of the gradient's norm, nor of a momentum
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
         if self.config.clip_norm is not None:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
             )
         self.optimizer.step()
+        with torch.no_grad():
+            for parameter, mask in self.masked:
+                parameter.mul_(mask)
         return value
 
     def _close_epoch(self, state: Checkpoint) -> None:
@@ -178,8 +187,11 @@ class Run:
         return {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
 
     def _on_device(self, model: Any) -> Any:
-        """``model`` on flat CPU tensors, outputs on the CPU."""
-        return lambda inputs: [x.cpu() for x in model(*(self.fabric.to_device(tensor) for tensor in inputs))]
+        """``model`` on flat CPU tensors, outputs on the CPU, features left out."""
+        points = self.job.loss.points
+        return lambda inputs: [
+            x.cpu() for x in without_points(model(*(self.fabric.to_device(tensor) for tensor in inputs)), points)
+        ]
 
     def _ahead(self, state: Checkpoint) -> Iterator[tuple[list[torch.Tensor], torch.Tensor | None]]:
         return self.batches.epoch(state.epoch, state.step)

@@ -5,6 +5,7 @@ An ``fx.GraphModule`` of an exported program can do neither: pickling recurses t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +54,23 @@ class Tape(torch.nn.Module):
 
     Args:
         model: Its graph is copied; nodes added to it later are not in the tape.
+        points: Names of nodes whose values follow the outputs, as they are before another node changes them in place.
 
     Attributes:
         live_norms: Whether BatchNorms use, and move, batch statistics while training.
         state_names: Dotted name in the graph → name of the same tensor or module in the tape.
     """
 
-    def __init__(self, model: GraphModule) -> None:
+    def __init__(self, model: GraphModule, points: Sequence[str] = ()) -> None:
         super().__init__()
         self._rows: list[_Row] = []
+        nodes = {node.name: node for node in model.graph.nodes}
+        self._points = {name: any(_writes(user) for user in nodes[name].users) for name in points}
         self._inputs: list[str] = []
         self._output: Any = None
         self.state_names: dict[str, str] = {}
         self.live_norms = False
-        last = _last_uses(model)
+        last = _last_uses(model, [nodes[name] for name in points])
         for node in model.graph.nodes:
             if node not in last and node.op not in ("placeholder", "output"):
                 continue  # nothing that is returned needs it
@@ -79,10 +83,11 @@ class Tape(torch.nn.Module):
         self._calls: list[Any] | None = None
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Flat inputs to the flat tensors among the outputs."""
+        """Flat inputs to the flat tensors among the outputs, the points' values behind them."""
         if self._calls is None:
             self._calls = [_resolved(row.target) if row.kind == "call_function" else None for row in self._rows]
         known: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
+        seen: dict[str, torch.Tensor] = {}
         for row, call in zip(self._rows, self._calls, strict=True):
             if row.kind == "get_attr":
                 known[row.name] = getattr(self, row.target)
@@ -92,10 +97,13 @@ class Tape(torch.nn.Module):
                     args = (*args[:5], True, *args[6:])
                 called = call if call is not None else getattr(self, row.target)
                 known[row.name] = called(*args, **kwargs)
+            if row.name in self._points:
+                seen[row.name] = known[row.name].clone() if self._points[row.name] else known[row.name]
             for name in row.spent:
                 del known[name]
         leaves = pytree.tree_leaves(_filled(self._output, known))
-        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        outputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        return (*outputs, *(seen[name] for name in self._points))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_calls": None}
@@ -176,8 +184,8 @@ def trained_parameters(program: ExportedProgram) -> set[str]:
     return found
 
 
-def _last_uses(model: GraphModule) -> dict[Node, tuple[str, ...]]:
-    """Every node that the outputs depend on → the names of the values that no later one reads."""
+def _last_uses(model: GraphModule, points: Sequence[Node]) -> dict[Node, tuple[str, ...]]:
+    """Every node that the outputs and the points depend on → the names of the values that no later one reads."""
     needed: set[Node] = set()
     found: dict[Node, tuple[str, ...]] = {}
     for node in reversed(model.graph.nodes):
@@ -187,6 +195,10 @@ def _last_uses(model: GraphModule) -> dict[Node, tuple[str, ...]]:
             fresh = [source for source in node.all_input_nodes if source not in needed]
             needed.update(fresh)
             found[node] = tuple(source.name for source in fresh)
+        elif node in points:
+            fresh = [source for source in node.all_input_nodes if source not in needed]
+            needed.update((node, *fresh))
+            found[node] = (node.name, *(source.name for source in fresh))
     return found
 
 
