@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgeopt.core.errors import ModelError, nearest_first
 from edgeopt.core.spec import TensorSpec
+from edgeopt.model.quiet import quiet
 
 __all__ = ["choose_sizes", "walk"]
 
@@ -72,8 +72,7 @@ def walk(graph: GraphModule, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any
     mode = FakeTensorMode()
     walker = _Walker(graph, mode)
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    with mode, torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with mode, torch.no_grad(), quiet():
         inputs = [
             torch.empty(shape, dtype=example.dtype) if isinstance(example, torch.Tensor) else example
             for example, shape in zip(examples, shapes, strict=True)
