@@ -16,12 +16,11 @@ from edgeopt.compress.pruning.importance import score_units
 from edgeopt.compress.pruning.mask import masked
 from edgeopt.compress.score import Judge, Score
 from edgeopt.core.errors import DataError
-from edgeopt.core.events import Progress, ProgressListener
 from edgeopt.data.contract import Split
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.pruning import Importance
 
-__all__ = ["BATCH", "Removal", "RemovalTrials", "units_at"]
+__all__ = ["BATCH", "Removal", "RemovalJudge", "RemovalTrials", "units_at"]
 
 BATCH = 64
 """Samples that run at a time."""
@@ -59,63 +58,67 @@ class RemovalTrials:
     pinned: tuple[Pinned, ...]
 
     def __init__(self, model: TrainedModel, program: ExportedProgram) -> None:
-        self._model, self._program = model, program
-        self._channels = trace_channels(program)
-        self.groups, self.pinned = self._channels.groups, self._channels.pinned
+        self.model, self.program = model, program
+        self.channels = trace_channels(program)
+        self.groups, self.pinned = self.channels.groups, self.channels.pinned
 
-    def measure(
+
+class RemovalJudge:
+    """Scores what is left of a model against the model as it is.
+
+    Args:
+        trials: The model and its groups.
+        split: What scores are taken on; ``taylor`` reads it too.
+        importance: What says which units go first.
+        samples: How many of the split, at most.
+        classification: Whether the first output has one score per class on its last axis.
+        seed: For ``random``.
+
+    Attributes:
+        reference: The model as it is.
+
+    Raises:
+        DataError: The data does not fit the model, or the model makes NaN of it.
+    """
+
+    def __init__(
         self,
+        trials: RemovalTrials,
         split: Split,
-        ratios: Sequence[float],
         *,
         importance: Importance,
         samples: int,
         classification: bool,
         seed: int,
-        progress: ProgressListener,
-    ) -> tuple[Score, Iterator[Removal]]:
-        """The model as it is, and each group alone at each ratio, its least important units gone.
-
-        Args:
-            split: What scores are taken on; ``taylor`` reads it too.
-            ratios: Shares of a group's units, in (0, 1).
-            importance: What says which units go first.
-            samples: How many of the split.
-            classification: Whether the first output has one score per class on its last axis.
-            seed: For ``random``.
-            progress: Told of each trial.
-
-        Raises:
-            DataError: The data does not fit the model, or the model makes NaN of it.
-        """
-        feed = Feed.of(self._model, self._program, split, samples, BATCH)
-        judge = Judge(self._channels.model, feed, classification=classification)
-        reference = judge.score(self._channels.model)
-        if not np.isfinite(reference.divergence):
+    ) -> None:
+        feed = Feed.of(trials.model, trials.program, split, samples, BATCH)
+        self._channels = trials.channels
+        self._judge = Judge(trials.channels.model, feed, classification=classification)
+        self.reference = self._judge.score(trials.channels.model)
+        if not np.isfinite(self.reference.divergence):
             raise DataError(
                 "The model's outputs on the data are NaN, infinite or all zero: nothing can be held against them.",
-                got=f"{reference.n} samples of the {split.name} split",
+                got=f"{self.reference.n} samples of the {split.name} split",
                 fix="Check the model's weights and that the data is preprocessed as in training.",
             )
-        kind_feed = feed if importance == "taylor" else None
-        scores = score_units(self._channels, importance, seed=seed, feed=kind_feed, classification=classification)
+        self._scores = score_units(
+            trials.channels,
+            importance,
+            seed=seed,
+            feed=feed if importance == "taylor" else None,
+            classification=classification,
+        )
 
-        def trials() -> Iterator[Removal]:
-            total, done = len(self.groups) * len(ratios), 0
-            for group in self.groups:
-                order = np.argsort(np.asarray(scores[group.name]), kind="stable")
-                known: dict[int, Score] = {0: reference}
-                for ratio in ratios:
-                    count = units_at(ratio, group.units)
-                    if count not in known:
-                        gone = {group.name: order[:count].tolist()}
-                        known[count] = judge.score(self._without(gone))
-                    done += 1
-                    progress(Progress(stage="sensitivity", done=done, total=total))
-                    if count:
-                        yield Removal(group=group.name, ratio=ratio, removed=count, score=known[count])
-
-        return reference, trials()
+    def removals(self, group: ChannelGroup, ratios: Sequence[float]) -> Iterator[Removal]:
+        """One group at each ratio, its least important units at zero; nothing of a group with a single unit."""
+        order = np.argsort(np.asarray(self._scores[group.name]), kind="stable")
+        known: dict[int, Score] = {}
+        for ratio in ratios:
+            count = units_at(ratio, group.units)
+            if count and count not in known:
+                known[count] = self._judge.score(self._without({group.name: order[:count].tolist()}))
+            if count:
+                yield Removal(group=group.name, ratio=ratio, removed=count, score=known[count])
 
     def _without(self, removed: Mapping[str, Sequence[int]]) -> GraphModule:
         with warnings.catch_warnings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeopt.bundle.analysis import (
@@ -18,7 +19,7 @@ from edgeopt.bundle.analysis import (
 )
 from edgeopt.bundle.document import ModelSection
 from edgeopt.core.errors import EdgeOptError
-from edgeopt.core.events import Event, ProgressListener, ignore_progress
+from edgeopt.core.events import Event, Progress, ProgressListener, ignore_progress
 from edgeopt.data.contract import Dataset, Split
 from edgeopt.data.load import check_data
 from edgeopt.devices.registry import open_device
@@ -263,13 +264,12 @@ def _sensitivities(
     samples: int,
     classification: bool,
 ) -> tuple[Score, list[Removal]]:
-    """Every group at every ratio, as a cached stage; and the model as it is."""
-    from edgeopt.compress.removal import BATCH, Removal
+    """Every group at every ratio, and the model as it is: a cached stage, each group of which is one too."""
+    from edgeopt.compress.removal import BATCH, Removal, RemovalJudge
     from edgeopt.compress.score import Score
 
     key = {
         "model": model.identity,
-        "groups": [[group.name, group.units] for group in trials.groups],
         "importance": importance,
         "ratios": ratios,
         "samples": samples,
@@ -281,20 +281,28 @@ def _sensitivities(
     }
 
     def build(folder: Any) -> None:
-        reference, found = trials.measure(
+        judge = RemovalJudge(
+            trials,
             split,
-            ratios,
             importance=importance,
             samples=samples,
             classification=classification,
             seed=context.seed,
-            progress=context.progress,
         )
-        rows = [
-            Removal(group=one.group, ratio=one.ratio, removed=one.removed, score=storable(one.score)) for one in found
-        ]
-        records.write(folder / "reference.json", Score, storable(reference))
+        rows: list[Removal] = []
+        for done, group in enumerate(trials.groups):
+            context.progress(Progress(stage="groups", done=done, total=len(trials.groups)))
+
+            def of_group(folder: Any, group: Any = group) -> None:
+                found = [replace(one, score=storable(one.score)) for one in judge.removals(group, ratios)]
+                records.write(folder / "removals.json", list[Removal], found)
+
+            # a run that was stopped goes on from here
+            place = context.cache.stage("removal-of-group", {**key, "group": [group.name, group.units]}, of_group)
+            rows += records.read(place.directory / "removals.json", list[Removal])
+        records.write(folder / "reference.json", Score, storable(judge.reference))
         records.write(folder / "removals.json", list[Removal], rows)
 
-    folder = context.stage("removal", "measure sensitivities", key, build)
+    names = [[group.name, group.units] for group in trials.groups]
+    folder = context.stage("removal", "measure sensitivities", {**key, "groups": names}, build)
     return records.read(folder / "reference.json", Score), records.read(folder / "removals.json", list[Removal])

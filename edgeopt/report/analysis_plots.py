@@ -134,7 +134,7 @@ def _sensitivity(found: Analysis) -> Plot:
     if not values:
         why = found.pruning.reason or "removing units changes no output"
         return Plot(key="sensitivity", title=title, caption="", missing=plain(why), heads=heads, rows=tuple(rows))
-    height, left, top, right, bottom = 340, 62, 18, WIDTH - 14, 340 - 48
+    height, left, top, right, bottom = 340, 72, 18, WIDTH - 14, 340 - 48
     low, high = min(values), max(values)
     low, high = (low / 1.5, high * 1.5) if high > low else (low / 10, high * 10)
     ratios = found.pruning.ratios
@@ -176,14 +176,15 @@ def _points(group: PrunableGroup) -> list[tuple[float, float]]:
 
 def _upright(low: float, high: float, y: Scale, left: float, right: float) -> list[Markup]:
     """Level lines at powers of ten; at round values where there are few."""
-    powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-    values = [10.0**power for power in powers][:: max(1, len(powers) // 7)]
-    if len(values) < 2:
-        values = [factor * 10.0**p for p in range(math.floor(math.log10(low)), powers.stop + 1) for factor in (1, 2, 5)]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [10.0**power for power in powers if low <= 10.0**power <= high]
+    values = values[:: 1 + len(values) // 8]
+    if len(values) < 3:
+        values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
         values = [value for value in values if low <= value <= high]
     places = [(value, y(math.log10(value))) for value in values]
     lines = [element("line", x1=left, x2=right, y1=place, y2=place, class_="grid") for _, place in places]
-    return [*lines, *(text(left - 8, p + 4, f"{v:.0e}", anchor="end", class_="tick") for v, p in places)]
+    return [*lines, *(text(left - 8, p + 4, f"{v:g}", anchor="end", class_="tick") for v, p in places)]
 
 
 def _shorten(name: str, most: int) -> str:

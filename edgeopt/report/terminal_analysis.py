@@ -25,7 +25,8 @@ def print_analysis(found: Analysis, console: Console, *, every: bool = False) ->
     _print(console, layer_table(found, every=every))
     hidden = len(found.layers) - len(analysis.shown_layers(found.layers, every=every))
     if hidden:
-        console.print(f"{hidden} ops without multiplications and weights are left out; --all lists them.", style="dim")
+        ops = "op" if hidden == 1 else "ops"
+        console.print(Text(f"{hidden} {ops} without multiplications and weights left out; --all lists them.", "dim"))
     if found.pruning is not None and found.pruning.groups:
         console.print(section("What can be removed"))
         _print(console, group_table(found.pruning))
