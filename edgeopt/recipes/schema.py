@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeopt.recipes.pruning import Prune
 from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
 from edgeopt.recipes.training import FreezeAfter, Training
 
@@ -32,6 +33,7 @@ __all__ = [
     "Mixed",
     "ObserverName",
     "ParityLimits",
+    "Prune",
     "Qat",
     "Quantize",
     "Recipe",
@@ -264,12 +266,13 @@ class Finetune(_Frozen):
     training: Training
 
 
-StepConfig = Quantize | Mixed | Qat | Finetune | Convert
+StepConfig = Quantize | Mixed | Qat | Finetune | Prune | Convert
 STEPS: dict[str, type[StepConfig]] = {
     "quantize": Quantize,
     "mixed": Mixed,
     "qat": Qat,
     "finetune": Finetune,
+    "prune": Prune,
     "convert": Convert,
 }
 
@@ -301,6 +304,7 @@ _Step = Annotated[
     Annotated[Quantize, BeforeValidator(_options_of), Tag("quantize")]
     | Annotated[Qat, BeforeValidator(_options_of), Tag("qat")]
     | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
+    | Annotated[Prune, BeforeValidator(_options_of), Tag("prune")]
     | Annotated[Mixed, BeforeValidator(_options_of), Tag("mixed")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),
