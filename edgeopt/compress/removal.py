@@ -68,7 +68,8 @@ class RemovalJudge:
 
     Args:
         trials: The model and its groups.
-        split: What scores are taken on; ``taylor`` reads it too.
+        split: What scores are taken on.
+        learn_from: What ``taylor`` reads: not what it is judged on.
         importance: What says which units go first.
         samples: How many of the split, at most.
         classification: Whether the first output has one score per class on its last axis.
@@ -86,6 +87,7 @@ class RemovalJudge:
         trials: RemovalTrials,
         split: Split,
         *,
+        learn_from: Split,
         importance: Importance,
         samples: int,
         classification: bool,
@@ -105,7 +107,7 @@ class RemovalJudge:
             trials.channels,
             importance,
             seed=seed,
-            feed=feed if importance == "taylor" else None,
+            feed=Feed.of(trials.model, trials.program, learn_from, samples, BATCH) if importance == "taylor" else None,
             classification=classification,
         )
 

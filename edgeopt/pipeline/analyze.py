@@ -208,6 +208,7 @@ def _pruning(
             model,
             trials,
             split,
+            learn_from=data.splits["calibration"],
             importance=importance,
             ratios=ratios,
             samples=samples,
@@ -259,6 +260,7 @@ def _sensitivities(
     trials: RemovalTrials,
     split: Split,
     *,
+    learn_from: Split,
     importance: Importance,
     ratios: tuple[float, ...],
     samples: int,
@@ -276,6 +278,7 @@ def _sensitivities(
         "batch": BATCH,
         "classification": classification,
         "split": split.fingerprint,
+        "learn_from": learn_from.fingerprint if importance == "taylor" else None,
         "seed": context.seed,
         "versions": versions(),
     }
@@ -284,6 +287,7 @@ def _sensitivities(
         judge = RemovalJudge(
             trials,
             split,
+            learn_from=learn_from,
             importance=importance,
             samples=samples,
             classification=classification,

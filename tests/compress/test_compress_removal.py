@@ -15,7 +15,7 @@ def judge_of(net, shape, **options):
     model = export(net, shape)
     trials = RemovalTrials(model, model.program)
     split = dataset(samples(64, shape)).splits["calibration"]
-    chosen = {"importance": "l2", "samples": 64, "classification": True, "seed": 0, **options}
+    chosen = {"learn_from": split, "importance": "l2", "samples": 64, "classification": True, "seed": 0, **options}
     return trials, RemovalJudge(trials, split, **chosen)
 
 

@@ -128,17 +128,18 @@ def test_data_without_a_tuning_split_is_said(tmp_path):
     assert "no tuning split" in found.events[0].message
 
 
-def test_the_test_split_is_never_read(tmp_path, monkeypatch):
-    from edgeopt.compress import removal
+@pytest.mark.parametrize("importance", ["l2", "taylor"])
+def test_what_is_judged_on_the_tuning_split_is_learnt_from_another_one_and_the_test_split_is_never_read(
+    data, monkeypatch, importance
+):
+    from edgeopt.compress.calibrate import Feed
 
-    seen = []
-    judge = removal.RemovalJudge
+    seen, of = [], Feed.of
     monkeypatch.setattr(
-        removal, "RemovalJudge", lambda trials, split, **more: seen.append(split.name) or judge(trials, split, **more)
+        Feed, "of", lambda model, program, split, *rest: seen.append(split.name) or of(model, program, split, *rest)
     )
-    np.savez(tmp_path / "data.npz", **arrays())
-    of_module(tmp_path / "data.npz")
-    assert seen == ["tune"]
+    of_module(data, importance=importance)
+    assert seen == (["tune", "calibration"] if importance == "taylor" else ["tune"])
 
 
 def test_a_stopped_run_goes_on_where_it_was(data, monkeypatch):
