@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": ("edgeopt.cli.bench:bench", "Measure a bundle's latency, throughput and memory again."),
     "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
+    "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),

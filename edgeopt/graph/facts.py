@@ -15,7 +15,7 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.graph.io import initializer_bytes, load_onnx
 from edgeopt.graph.qdq import array_of
 
-__all__ = ["GraphFacts", "graph_facts"]
+__all__ = ["GraphFacts", "graph_facts", "infer_at_batch_1", "node_macs"]
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -100,8 +100,8 @@ def _parameters(graph: ir.Graph) -> int:
     return total
 
 
-def _macs(model: ir.Model) -> int | None:
-    """With every open first dimension set to 1; ``model`` is changed."""
+def infer_at_batch_1(model: ir.Model) -> None:
+    """Infer every shape anew with each open first dimension of an input set to 1; ``model`` is changed."""
     for value in model.graph.inputs:
         if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
             value.shape = ir.Shape([1, *value.shape[1:]])
@@ -109,17 +109,25 @@ def _macs(model: ir.Model) -> int | None:
         for value in node.outputs:
             value.shape = None
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _macs(model: ir.Model) -> int | None:
+    """``model`` is changed."""
+    infer_at_batch_1(model)
     total = 0
     for node in model.graph:
         if node.op_type in _WEIGHTED:
-            count = _node_macs(node)
+            count = node_macs(node)
             if count is None:
                 return None
             total += count
     return total
 
 
-def _node_macs(node: ir.Node) -> int | None:
+def node_macs(node: ir.Node) -> int | None:
+    """Multiply-accumulates of a convolution or matrix product; None for other ops, and where a shape is unknown."""
+    if node.op_type not in _WEIGHTED:
+        return None
     left, right, out = (_shape(value) for value in (node.inputs[0], node.inputs[1], node.outputs[0]))
     if left is None or right is None or out is None:
         return None

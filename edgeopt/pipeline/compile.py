@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +12,19 @@ from edgeopt.bundle.load import Bundle
 from edgeopt.bundle.write import check_destination
 from edgeopt.core.events import Event, ProgressListener, ignore_progress
 from edgeopt.core.spec import TensorSpec
-from edgeopt.data.contract import Dataset
-from edgeopt.data.load import check_data, load_data
+from edgeopt.data.load import check_data
 from edgeopt.devices.registry import open_device
-from edgeopt.model.identity import identify
 from edgeopt.model.sniff import sniff
-from edgeopt.model.store import load_stored, save_model
 from edgeopt.pipeline.cache import StageCache
 from edgeopt.pipeline.candidates import judge_candidates
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import build_engine
-from edgeopt.pipeline.graphs import Loaded
 from edgeopt.pipeline.ladder import climb
 from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
 from edgeopt.pipeline.mixed import resolve_mixed
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
+from edgeopt.pipeline.reading import read_data, read_model
 from edgeopt.pipeline.run import Run, make_graphs
 from edgeopt.pipeline.samples import parity_inputs
 from edgeopt.pipeline.ship import ship
@@ -146,25 +141,15 @@ def prepared(options: CompileOptions, progress: ProgressListener, *, writes: boo
             listener=progress,
             deadline=deadline,
         )
-        loaded = _load(context, options)
+        loaded = read_model(context, options)
         data = None
         if options.data is not None:
-            data = _read_data(context, options, loaded)
+            data = read_data(context, options, loaded)
         plan = with_data(plan, data)
         context.note([Event(kind="fallback", stage="plan", message=line) for line in plan.left_out])
         yield Run(context=context, options=options, plan=plan, loaded=loaded, data=data, device=device, started=started)
     finally:
         cache.close()
-
-
-def _read_data(context: RunContext, options: CompileOptions, loaded: Loaded) -> Dataset:
-    begun, model = time.perf_counter(), loaded.model
-    data = load_data(
-        options.data, inputs=model.inputs, outputs=model.outputs, seed=options.seed, progress=context.progress
-    )
-    context.record("read and check the data", time.perf_counter() - begun)
-    context.note(data.events)
-    return data
 
 
 def _plan(options: CompileOptions) -> Plan:
@@ -183,37 +168,3 @@ def _plan(options: CompileOptions) -> Plan:
     return make_plan(
         target=target, recipe=recipe, recipe_reason=why, measured_here=measured_here, measured_reason=reason
     )
-
-
-def _load(context: RunContext, options: CompileOptions) -> Loaded:
-    """Load the model, or find it as an earlier run normalized it."""
-    from_file = isinstance(options.model, Path)
-    identity = None
-    if from_file:
-        identity = identify(
-            options.model, inputs=options.inputs, factory=options.factory, factory_args=options.factory_args
-        )
-    made: list[Any] = []
-
-    def load() -> Any:
-        from edgeopt.model.load import load_model
-
-        if not made:
-            made.append(
-                load_model(
-                    options.model,
-                    inputs=options.inputs,
-                    factory=options.factory,
-                    factory_args=options.factory_args,
-                    trust=options.trust_model,
-                )
-            )
-        return made[0]
-
-    key = {"identity": identity or load().identity, "torch": version("torch"), "trusted": options.trust_model}
-    folder = context.stage("model", "load the model", key, lambda folder: save_model(load(), folder))
-    model = load_stored(folder, with_program=False)
-    if from_file:  # equal files of different names share an entry
-        model = replace(model, name=options.model.stem, source=options.model)
-    context.note(model.events)
-    return Loaded(model=model, directory=folder)

@@ -181,7 +181,7 @@ def storable(score: Score) -> Score:
     return replace(score, sqnr_db=min(score.sqnr_db, 999.0), divergence=min(score.divergence, 1e300))
 
 
-def figures_of(score: Score, reference: Score, device: str, **conditions: str) -> tuple[Measurement, ...]:
+def figures_of(score: Score, reference: Score, device: str, **conditions: str | float) -> tuple[Measurement, ...]:
     """A score as measurements; ``reference`` is the float model's, which the drop is taken from."""
     kl = reference.agreement is not None
     values = [

@@ -457,4 +457,4 @@ def test_the_templates_are_part_of_the_package():
     import edgeopt.report
 
     templates = Path(edgeopt.report.__file__).parent / "templates"
-    assert {path.name for path in templates.iterdir()} == {"report.css", "report.html.j2"}
+    assert {path.name for path in templates.iterdir()} == {"analysis.html.j2", "report.css", "report.html.j2"}
