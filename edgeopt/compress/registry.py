@@ -12,6 +12,7 @@ STEPS: Registry[Step] = Registry(
     {
         "quantize": "edgeopt.compress.quantize:QuantizeStep",
         "qat": "edgeopt.compress.training_steps:QatStep",
+        "prune": "edgeopt.compress.prune:PruneStep",
         "finetune": "edgeopt.compress.training_steps:FinetuneStep",
         "distil": "edgeopt.compress.distil:DistilStep",
         "sparsify": "edgeopt.compress.sparsify:SparsifyStep",

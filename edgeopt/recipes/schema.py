@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeopt.recipes.pruning import Prune
 from edgeopt.recipes.recovery import Distil, Finetune
 from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
 from edgeopt.recipes.sparsity import Sparsify
@@ -36,6 +37,7 @@ __all__ = [
     "Mixed",
     "ObserverName",
     "ParityLimits",
+    "Prune",
     "Qat",
     "Quantize",
     "Recipe",
@@ -257,7 +259,7 @@ class Qat(Quantize):
     training: Training
 
 
-StepConfig = Quantize | Mixed | Qat | Finetune | Distil | Sparsify | Convert
+StepConfig = Quantize | Mixed | Qat | Finetune | Distil | Sparsify | Prune | Convert
 STEPS: dict[str, type[StepConfig]] = {
     "quantize": Quantize,
     "mixed": Mixed,
@@ -265,6 +267,7 @@ STEPS: dict[str, type[StepConfig]] = {
     "finetune": Finetune,
     "distil": Distil,
     "sparsify": Sparsify,
+    "prune": Prune,
     "convert": Convert,
 }
 
@@ -311,6 +314,7 @@ _Step = Annotated[
     | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
     | Annotated[Distil, BeforeValidator(_options_of), Tag("distil")]
     | Annotated[Sparsify, BeforeValidator(_options_of), Tag("sparsify")]
+    | Annotated[Prune, BeforeValidator(_options_of), Tag("prune")]
     | Annotated[Mixed, BeforeValidator(_options_of), Tag("mixed")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),

@@ -137,8 +137,8 @@ class TestOverrides:
             ("limits=3", r"limits is 3: input should be an object"),
             ("schema_version=2", r"schema_version is 2; choose 1"),
             (
-                "steps=[{prune: {}}]",
-                r"steps\[0\] is \{'prune': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'distil'",
+                "steps=[{prume: {}}]",
+                r"steps\[0\] is \{'prume': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'distil'",
             ),
             ("steps.quantize.skip=[1]", r"steps\.quantize\.skip\[0\] is 1: input should be a valid string"),
             ("steps.quantize.skip=head", r"steps\.quantize\.skip is 'head': input should be a valid array"),
