@@ -259,15 +259,15 @@ class Qat(Quantize):
     training: Training
 
 
-StepConfig = Quantize | Mixed | Qat | Finetune | Distil | Sparsify | Prune | Convert
+StepConfig = Quantize | Mixed | Qat | Finetune | Distil | Prune | Sparsify | Convert
 STEPS: dict[str, type[StepConfig]] = {
     "quantize": Quantize,
     "mixed": Mixed,
     "qat": Qat,
     "finetune": Finetune,
     "distil": Distil,
-    "sparsify": Sparsify,
     "prune": Prune,
+    "sparsify": Sparsify,
     "convert": Convert,
 }
 
@@ -313,8 +313,8 @@ _Step = Annotated[
     | Annotated[Qat, BeforeValidator(_options_of), Tag("qat")]
     | Annotated[Finetune, BeforeValidator(_options_of), Tag("finetune")]
     | Annotated[Distil, BeforeValidator(_options_of), Tag("distil")]
-    | Annotated[Sparsify, BeforeValidator(_options_of), Tag("sparsify")]
     | Annotated[Prune, BeforeValidator(_options_of), Tag("prune")]
+    | Annotated[Sparsify, BeforeValidator(_options_of), Tag("sparsify")]
     | Annotated[Mixed, BeforeValidator(_options_of), Tag("mixed")]
     | Annotated[Convert, BeforeValidator(_options_of), Tag("convert")],
     Discriminator(_name_of),

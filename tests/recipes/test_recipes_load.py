@@ -139,7 +139,7 @@ class TestOverrides:
             ("schema_version=2", r"schema_version is 2; choose 1"),
             (
                 "steps=[{prume: {}}]",
-                r"steps\[0\] is \{'prume': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'distil'",
+                r"steps\[0\] is \{'prume': \{\}\}; it must be one of 'quantize', 'qat', 'finetune', 'distil', 'prune'",
             ),
             ("steps.quantize.skip=[1]", r"steps\.quantize\.skip\[0\] is 1: input should be a valid string"),
             ("steps.quantize.skip=head", r"steps\.quantize\.skip is 'head': input should be a valid array"),
