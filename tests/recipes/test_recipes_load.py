@@ -19,6 +19,7 @@ SHIPPED = [
     "int8-ptq-advanced",
     "int8-ptq-fp16",
     "int8-qat",
+    "prune-int8",
     "sparse-int8",
     "w4",
     "w4a8",
