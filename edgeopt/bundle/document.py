@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
+from edgeopt.bundle.pruning import PruningSection
 from edgeopt.bundle.waterfall import WaterfallRow, WaterfallSection
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
@@ -298,6 +299,7 @@ class Report(_Frozen):
         verdict: Of the shipped candidate.
         ladder: Of a recipe with a ladder: how each rung went.
         mixed: Of each step that searched for mixed precision.
+        pruning: Of each step that searched for channel counts.
         waterfall: Of a recipe with float steps: from FP32 over each of them to what is made.
     """
 
@@ -323,6 +325,7 @@ class Report(_Frozen):
     trials: tuple[TrialRow, ...] = ()
     ladder: LadderSection | None = None
     mixed: tuple[MixedSection, ...] = ()
+    pruning: tuple[PruningSection, ...] = ()
     waterfall: WaterfallSection | None = None
 
     @property

@@ -24,6 +24,7 @@ from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
 from edgeopt.pipeline.mixed import resolve_mixed
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
+from edgeopt.pipeline.prune_search import resolve_pruning
 from edgeopt.pipeline.reading import read_data, read_model
 from edgeopt.pipeline.run import Run, make_graphs
 from edgeopt.pipeline.samples import parity_inputs
@@ -105,6 +106,7 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
         samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
         if plan.rungs:
             return climb(run, samples)
+        plan = resolve_pruning(run, plan, samples)
         stages = run.stages(plan, samples)
         plan = resolve_mixed(run.at(stages[-1]), plan, samples)
         graphs = make_graphs(run, plan, samples, stages)

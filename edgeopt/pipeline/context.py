@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt.bundle.document import MixedSection, ParityRow, StageRow
+from edgeopt.bundle.pruning import PruningSection
 from edgeopt.core.events import Event, Progress, ProgressListener, ignore_progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline.cache import StageCache
@@ -31,6 +32,7 @@ class RunContext:
         events: What the report's reader must know.
         parity: One row per comparison so far.
         mixed: One section per search for mixed precision so far.
+        pruning: One section per search for channel counts so far.
         deadline: When steps that can end early are to do so, seconds of ``time.monotonic``; None: never.
     """
 
@@ -42,6 +44,7 @@ class RunContext:
     events: list[Event] = field(default_factory=list)
     parity: list[ParityRow] = field(default_factory=list)
     mixed: list[MixedSection] = field(default_factory=list)
+    pruning: list[PruningSection] = field(default_factory=list)
     deadline: float | None = None
     _running: str = ""
 

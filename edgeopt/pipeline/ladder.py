@@ -19,6 +19,7 @@ from edgeopt.pipeline.candidates import Judged, judge_candidates
 from edgeopt.pipeline.engines import Built, build_engine
 from edgeopt.pipeline.mixed import resolve_mixed
 from edgeopt.pipeline.plan import Plan, PlannedRung
+from edgeopt.pipeline.prune_search import resolve_pruning
 from edgeopt.pipeline.run import Run, make_graphs
 from edgeopt.pipeline.samples import ParityInputs
 from edgeopt.pipeline.ship import ship
@@ -142,6 +143,7 @@ def _why_not(state: _Climb, plan: Plan) -> str:
 def _try(state: _Climb, name: str, plan: Plan, begun: float) -> None:
     """Make the rung's engines, measure them beside all the earlier ones, and say how it went."""
     run, limits, objective = state.run, plan.recipe.limits, plan.recipe.objective
+    plan = resolve_pruning(run, plan, state.samples)
     stages = run.stages(plan, state.samples)
     plan = resolve_mixed(run.at(stages[-1]), plan, state.samples)
     graphs = make_graphs(run, plan, state.samples, stages)

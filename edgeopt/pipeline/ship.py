@@ -124,6 +124,7 @@ def ship(
             verdict=verdict,
             parity=tuple(context.parity),
             mixed=tuple(context.mixed),
+            pruning=tuple(context.pruning),
             layers=tuple(layers),
             stages=tuple(context.stages),
             events=tuple(context.events),

@@ -32,6 +32,7 @@ class Prune(BaseModel):
         scope: ``global``: the least important units of the whole model go; ``uniform``: the same share of every group.
         round_to: What a group's width is kept a multiple of, where it was one; ``auto``: what the target's kernels work in.
         floor: Share of every group that stays.
+        branches: Whether a search by latency may take a residual branch out as a whole: x + f(x) becomes x.
         skip: Shell patterns of layer names whose outputs stay.
         samples: For ``taylor``: how many samples of the train split (without one: of the calibration split) are read.
         rounds: Pruning in so many steps, with ``training`` after each but the last, whose recovery is a step of its own.
@@ -49,6 +50,7 @@ class Prune(BaseModel):
     scope: Literal["global", "uniform"] = "global"
     round_to: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    branches: bool = True
     skip: tuple[str, ...] = ()
     samples: Annotated[int, Field(ge=1)] = 1024
     rounds: Annotated[int, Field(ge=1)] = 1
