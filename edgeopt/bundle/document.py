@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
-from edgeopt.bundle.pruning import PruningSection
+from edgeopt.bundle.pruning import CurveRow, PruningSection, StairPoint
 from edgeopt.bundle.waterfall import WaterfallRow, WaterfallSection
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
@@ -21,6 +21,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Candidate",
     "ClassRow",
+    "CurveRow",
     "DataSection",
     "DeviceInfo",
     "FrontRow",
@@ -31,10 +32,12 @@ __all__ = [
     "MixedSection",
     "ModelSection",
     "ParityRow",
+    "PruningSection",
     "Report",
     "RungRow",
     "SplitRow",
     "StageRow",
+    "StairPoint",
     "TargetSection",
     "TrainingEpoch",
     "TrainingSection",

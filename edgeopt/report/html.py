@@ -22,6 +22,7 @@ from edgeopt.report.findings import (
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.plots import all_plots, style_of
+from edgeopt.report.pruning import curve_plots
 from edgeopt.report.rung_plot import rung_plot
 from edgeopt.report.sensitivity import mixed_plots
 from edgeopt.report.summary import key_figures, layer_summary
@@ -62,7 +63,7 @@ def to_html(report: Report) -> str:
         shipped=shipped,
         keys=key_figures(report),
         table=comparison(report),
-        plots=(*all_plots(report), *training_plots(report), *mixed_plots(report)),
+        plots=(*all_plots(report), *training_plots(report), *curve_plots(report), *mixed_plots(report)),
         rung_heads=RUNG_HEADS,
         trial_heads=TRIAL_HEADS,
         trial_caption=TRIAL_CAPTION,

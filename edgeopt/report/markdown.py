@@ -18,6 +18,7 @@ from edgeopt.report.findings import (
 )
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
+from edgeopt.report.pruning import curve_table, search_words
 from edgeopt.report.sensitivity import front_table, table
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
@@ -50,6 +51,7 @@ def to_markdown(report: Report) -> str:
         *_section("Is it right", _parity(report)),
         *_section("Layers", _layers(report)),
         *_section("What each technique brought", _trials(report)),
+        *_section("Pruning", _pruning(report)),
         *_section("Mixed precision", _mixed(report)),
         *_section("Training", _training(report)),
         *_section("Classes", _classes(report)),
@@ -153,6 +155,13 @@ def _classes(report: Report) -> str:
 def _trials(report: Report) -> str:
     lines = trial_lines(report)
     return f"{TRIAL_CAPTION}\n\n{_table(TRIAL_HEADS, lines, numbers_from=2)}" if lines else ""
+
+
+def _pruning(report: Report) -> str:
+    parts: list[str] = []
+    for section in report.pruning:
+        parts += [_text(search_words(section)), _folded(*curve_table(section))]
+    return "\n\n".join(parts)
 
 
 def _mixed(report: Report) -> str:
