@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from edgeopt.bundle.document import ModelSection
+from edgeopt.bundle.document import ModelSection, PinnedLayer
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
 
@@ -109,13 +109,6 @@ class PrunableGroup(_Frozen):
     def figure(self, name: str, ratio: float) -> Measurement | None:
         """One figure at one ratio, if it was measured."""
         return next((m for m in self.figures if m.name == name and m.conditions.get("ratio") == ratio), None)
-
-
-class PinnedLayer(_Frozen):
-    """A layer of which nothing can be removed, and why."""
-
-    name: str
-    reason: str
 
 
 class PruningSection(_Frozen):

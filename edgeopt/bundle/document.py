@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
-from edgeopt.bundle.pruning import CurveRow, PruningSection, StairPoint
+from edgeopt.bundle.pruning import CurveRow, PinnedLayer, PrunedRow, PrunedSection, PruningSection, StairPoint
 from edgeopt.bundle.waterfall import WaterfallRow, WaterfallSection
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
@@ -32,6 +32,9 @@ __all__ = [
     "MixedSection",
     "ModelSection",
     "ParityRow",
+    "PinnedLayer",
+    "PrunedRow",
+    "PrunedSection",
     "PruningSection",
     "Report",
     "RungRow",
@@ -303,6 +306,7 @@ class Report(_Frozen):
         ladder: Of a recipe with a ladder: how each rung went.
         mixed: Of each step that searched for mixed precision.
         pruning: Of each step that searched for channel counts.
+        pruned: Of each prune step: what it took away.
         waterfall: Of a recipe with float steps: from FP32 over each of them to what is made.
     """
 
@@ -329,6 +333,7 @@ class Report(_Frozen):
     ladder: LadderSection | None = None
     mixed: tuple[MixedSection, ...] = ()
     pruning: tuple[PruningSection, ...] = ()
+    pruned: tuple[PrunedSection, ...] = ()
     waterfall: WaterfallSection | None = None
 
     @property

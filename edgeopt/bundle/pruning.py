@@ -1,4 +1,4 @@
-"""The part of the report that tells a search for channel counts on the device."""
+"""The parts of the report that tell of pruning: the search for channel counts on the device, and what a step took away."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeopt.core.measurement import Measurement
 
-__all__ = ["CurveRow", "PruningSection", "StairPoint"]
+__all__ = ["CurveRow", "PinnedLayer", "PrunedRow", "PrunedSection", "PruningSection", "StairPoint"]
 
 
 class _Frozen(BaseModel):
@@ -65,3 +65,44 @@ class PruningSection(_Frozen):
     predicted: float
     measured: Measurement
     summary: str
+
+
+class PinnedLayer(_Frozen):
+    """A layer of which nothing can be removed, and why."""
+
+    name: str
+    reason: str
+
+
+class PrunedRow(_Frozen):
+    """What a prune step left of a group.
+
+    Attributes:
+        layers: That make its channels.
+        units: How many there were: channels, or heads; ``kept``: how many are left; 0: its residual branch is gone.
+        width: In channels, before; ``width_kept``: after.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    units: int
+    kept: int
+    width: int
+    width_kept: int
+
+
+class PrunedSection(_Frozen):
+    """What a prune step did.
+
+    Attributes:
+        step: The recipe's.
+        macs: Multiply-accumulates per sample before; ``macs_kept``: after. Counted, not measured.
+        groups: In the graph's order, those that stay whole too.
+        pinned: Layers of which nothing can be removed.
+    """
+
+    step: str
+    macs: int
+    macs_kept: int
+    groups: tuple[PrunedRow, ...]
+    pinned: tuple[PinnedLayer, ...]

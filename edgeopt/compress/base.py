@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeopt.bundle.document import TrainingSection, TrialRow
+from edgeopt.bundle.document import PrunedSection, TrainingSection, TrialRow
 from edgeopt.core.events import Event, ProgressListener
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
@@ -76,6 +76,7 @@ class StepResult:
         stats: Figures for the report, JSON values.
         training: How the training went, where there was one.
         trials: What each technique brought.
+        pruned: What a prune step took away.
     """
 
     model: TrainedModel
@@ -85,6 +86,7 @@ class StepResult:
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
     training: tuple[TrainingSection, ...] = ()
     trials: tuple[TrialRow, ...] = ()
+    pruned: PrunedSection | None = None
 
 
 class Step(Protocol):

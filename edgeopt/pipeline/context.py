@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt.bundle.document import MixedSection, ParityRow, StageRow
-from edgeopt.bundle.pruning import PruningSection
+from edgeopt.bundle.document import MixedSection, ParityRow, PrunedSection, PruningSection, StageRow
 from edgeopt.core.events import Event, Progress, ProgressListener, ignore_progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline.cache import StageCache
@@ -33,6 +32,7 @@ class RunContext:
         parity: One row per comparison so far.
         mixed: One section per search for mixed precision so far.
         pruning: One section per search for channel counts so far.
+        pruned: One section per prune step so far.
         deadline: When steps that can end early are to do so, seconds of ``time.monotonic``; None: never.
     """
 
@@ -45,6 +45,7 @@ class RunContext:
     parity: list[ParityRow] = field(default_factory=list)
     mixed: list[MixedSection] = field(default_factory=list)
     pruning: list[PruningSection] = field(default_factory=list)
+    pruned: list[PrunedSection] = field(default_factory=list)
     deadline: float | None = None
     _running: str = ""
 

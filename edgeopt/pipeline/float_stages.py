@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from edgeopt.bundle.document import TrainingSection
+from edgeopt.bundle.document import PrunedSection, TrainingSection
 from edgeopt.compress.base import CUT_SHORT as ENDED_EARLY
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
@@ -96,6 +96,9 @@ def _next(
         shutil.rmtree(workspace, ignore_errors=True)
     events = records.read(folder / "events.json", list[Event])
     context.note([event for event in events if event not in context.events])
+    if (folder / "pruned.json").is_file():
+        pruned = records.read(folder / "pruned.json", PrunedSection)
+        context.pruned += [] if pruned in context.pruned else [pruned]
     loaded = _loaded(folder / "model", before.loaded, FLOAT_STEPS[name])
     graph = float_graph(context, loaded, plan, samples)
     return FloatStage(
@@ -126,6 +129,8 @@ def _make(
     save_model(replace(result.model, parameters=count_parameters(program), events=()), folder / "model")
     records.write(folder / "events.json", list[Event], list(result.events))
     records.write(folder / "training.json", list[TrainingSection], list(result.training))
+    if result.pruned is not None:
+        records.write(folder / "pruned.json", PrunedSection, result.pruned)
     records.write(folder / "seconds.json", float, time.perf_counter() - begun)
     if any(section.ended == ENDED_EARLY for section in result.training):
         (folder / CUT_SHORT).touch()

@@ -125,6 +125,7 @@ def ship(
             parity=tuple(context.parity),
             mixed=tuple(context.mixed),
             pruning=tuple(context.pruning),
+            pruned=tuple(context.pruned),
             layers=tuple(layers),
             stages=tuple(context.stages),
             events=tuple(context.events),

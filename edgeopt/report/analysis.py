@@ -8,7 +8,16 @@ from edgeopt.bundle.analysis import Analysis, LayerCost, PruningSection
 from edgeopt.core.measurement import Measurement
 from edgeopt.report.format import bytes_text, plain
 
-__all__ = ["Table", "count_text", "group_table", "layer_table", "pinned_table", "shown_layers", "summary_lines"]
+__all__ = [
+    "Table",
+    "count_text",
+    "group_table",
+    "layer_table",
+    "pinned_table",
+    "shown_layers",
+    "stay_text",
+    "summary_lines",
+]
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Titles, and rows of as many cells."""
@@ -35,7 +44,7 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
 
 def _pruning_line(pruning: PruningSection) -> str:
     units = sum(group.units for group in pruning.groups)
-    known = f"{len(pruning.groups)} groups with {units} removable units; {_stay(len(pruning.pinned))}"
+    known = f"{len(pruning.groups)} groups with {units} removable units; {stay_text(len(pruning.pinned))}"
     if pruning.split is None:
         return f"{known} Their sensitivity was not measured: {plain(pruning.reason or '')}."
     shares = " / ".join(f"{100 * ratio:g}" for ratio in pruning.ratios)
@@ -45,7 +54,8 @@ def _pruning_line(pruning: PruningSection) -> str:
     )
 
 
-def _stay(count: int) -> str:
+def stay_text(count: int) -> str:
+    """How many layers are pinned, as a sentence."""
     return "1 layer stays as it is." if count == 1 else f"{count} layers stay as they are."
 
 

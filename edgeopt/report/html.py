@@ -22,7 +22,7 @@ from edgeopt.report.findings import (
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.plots import all_plots, style_of
-from edgeopt.report.pruning import curve_plots
+from edgeopt.report.pruning import curve_plots, pinned_table, pruned_table, pruned_words, search_words
 from edgeopt.report.rung_plot import rung_plot
 from edgeopt.report.sensitivity import mixed_plots
 from edgeopt.report.summary import key_figures, layer_summary
@@ -72,6 +72,8 @@ def to_html(report: Report) -> str:
         rung_plot=rung_plot(report),
         waterfall=waterfall_table(report),
         waterfall_plot=waterfall_plot(report),
+        searches=[search_words(section) for section in report.pruning],
+        pruned=[(pruned_words(step), pruned_table(step), pinned_table(step)) for step in report.pruned],
         missing=not_measured(report),
         stand_ins=stand_ins(report),
         verdict_words=verdict_words(report),

@@ -18,7 +18,7 @@ from edgeopt.report.findings import (
 )
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
-from edgeopt.report.pruning import curve_table, search_words
+from edgeopt.report.pruning import curve_table, pinned_table, pruned_table, pruned_words, search_words
 from edgeopt.report.sensitivity import front_table, table
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
@@ -161,6 +161,9 @@ def _pruning(report: Report) -> str:
     parts: list[str] = []
     for section in report.pruning:
         parts += [_text(search_words(section)), _folded(*curve_table(section))]
+    for step in report.pruned:
+        parts += [_text(pruned_words(step)), _folded(*pruned_table(step))]
+        parts += [_folded(*pinned_table(step))] if step.pinned else []
     return "\n\n".join(parts)
 
 

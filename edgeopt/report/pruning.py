@@ -1,23 +1,49 @@
-"""A search for channel counts: channels against latency of each group, as a table and as small curves side by side."""
+"""Pruning: what a step took away, and what a search for channel counts measured, as tables and small curves."""
 
 from __future__ import annotations
 
 from markupsafe import Markup
 
-from edgeopt.bundle.document import CurveRow, PruningSection, Report, StairPoint
+from edgeopt.bundle.document import CurveRow, PrunedSection, PruningSection, Report, StairPoint
 from edgeopt.core.measurement import Measurement
+from edgeopt.report.analysis import Table, count_text, stay_text
 from edgeopt.report.axes import WIDTH, bounds, drawing, whisker
 from edgeopt.report.format import figure, plain, value_text
 from edgeopt.report.plots import Plot
 from edgeopt.report.svg import Scale, element, text, ticks
 
-__all__ = ["curve_plots", "curve_table", "search_words"]
+__all__ = ["curve_plots", "curve_table", "pinned_table", "pruned_table", "pruned_words", "search_words"]
 
 _MOST = 24  # curves
 _COLUMNS = 3
+_LAYERS = 4  # named per group
 _LEFT, _NAME, _PANEL, _BELOW, _GAP = 44, 20, 66, 26, 18
 _WHOLE = Measurement(name="latency_ratio", value=1.0, unit="1")
 _TITLE = "Channels against latency"
+
+
+def pruned_words(section: PrunedSection) -> str:
+    """One sentence on a prune step: what is left, and how many groups lose units."""
+    share = f" ({section.macs_kept / section.macs:.2f}×)" if section.macs else ""
+    narrower = sum(row.kept < row.units for row in section.groups)
+    return (
+        f"{plain(section.step)}: {count_text(section.macs_kept)} of {count_text(section.macs)} multiply-accumulates are "
+        f"left{share}; {narrower} of {len(section.groups)} groups lose units. {stay_text(len(section.pinned))}"
+    )
+
+
+def pruned_table(section: PrunedSection) -> Table:
+    """Titles and cells: one row per group, in the graph's order."""
+    rows: list[tuple[str, ...]] = [
+        (plain(row.name), _layers(row.layers), _change(row.units, row.kept), _change(row.width, row.width_kept))
+        for row in section.groups
+    ]
+    return ("group", "layers", "units", "width"), rows
+
+
+def pinned_table(section: PrunedSection) -> Table:
+    """What stays, and why."""
+    return ("stays as it is", "why"), [(plain(one.name), plain(one.reason)) for one in section.pinned]
 
 
 def search_words(section: PruningSection) -> str:
@@ -30,7 +56,7 @@ def search_words(section: PruningSection) -> str:
     )
 
 
-def curve_table(section: PruningSection) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def curve_table(section: PruningSection) -> Table:
     """Titles and cells: one row per count that was timed, a star at the one that was taken."""
     rows: list[tuple[str, ...]] = []
     for row in section.curves:
@@ -63,11 +89,11 @@ def _curves(section: PruningSection, number: int) -> Plot:
     shown = _most_gained(timed)
     found = [point.latency for row in shown for point in row.points if point.latency.value is not None]
     low, high = bounds([_WHOLE, *found], floor=0.0, ceiling=None)
-    wide, tall = (WIDTH - _LEFT + _GAP) / _COLUMNS, _NAME + _PANEL + _BELOW
+    wide, tall = (WIDTH - _LEFT) / _COLUMNS, _NAME + _PANEL + _BELOW
     parts: list[Markup] = []
     for place, row in enumerate(shown):
         left, top = _LEFT + wide * (place % _COLUMNS), _NAME + tall * (place // _COLUMNS)
-        x = Scale(0.0, 1.0, left + 6, left + wide - _GAP - 6)
+        x = Scale(0.0, 1.0, left + 6, left + wide - _GAP)
         y = Scale(low, high, top + _PANEL, top)
         parts += _panel(row, x, y, scaled=place % _COLUMNS == 0)
     caption = (
@@ -124,6 +150,15 @@ def _most_gained(rows: list[CurveRow]) -> list[CurveRow]:
 def _in_words(row: CurveRow) -> str:
     timed = ", ".join(f"{value_text(point.latency)} at {point.kept}" for point in row.points if _timed(point))
     return f"{plain(row.name)} of {row.units} units {timed}"
+
+
+def _layers(names: tuple[str, ...]) -> str:
+    more = f", {len(names) - _LAYERS} more" if len(names) > _LAYERS else ""
+    return plain(", ".join(names[:_LAYERS])) + more
+
+
+def _change(before: int, after: int) -> str:
+    return f"{before:,} → {after:,}" if after != before else f"{before:,}"
 
 
 def _timed(point: StairPoint) -> bool:

@@ -28,7 +28,7 @@ from edgeopt.report.findings import (
 )
 from edgeopt.report.format import figure, plain
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
-from edgeopt.report.pruning import search_words
+from edgeopt.report.pruning import pruned_words, search_words
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import comparison
 from edgeopt.report.terminal_table import SHIPPED, first_columns, print_table
@@ -70,7 +70,7 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     render_candidates(report, console)
     _print_ladder(report, console)
     _print_waterfall(report, console)
-    _print_list(console, "Pruning", [search_words(found) for found in report.pruning])
+    _print_list(console, "Pruning", [*map(search_words, report.pruning), *map(pruned_words, report.pruned)])
     _print_list(console, "Not measured", [f"{who}: {why}" for who, why in not_measured(report)])
     render_next(report, console, bundle)
     _print_findings(console, report, "Fell back", "fallback")

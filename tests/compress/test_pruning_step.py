@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from compress_nets import make_context
+from compress_nets import export, make_context
 from training_nets import TRAINING, net_of, training_data
 
 from edgeopt.compress.prune import PruneStep
@@ -47,7 +47,41 @@ def test_a_pruned_model_is_smaller_has_the_same_outputs_and_another_identity(cas
     x = torch.from_numpy(context.data.splits["tune"].source.read([0, 1, 2]).inputs[0])
     assert result.model.program.module()(x).shape == model.program.module()(x).shape
     assert all(parameter.requires_grad for parameter in result.model.program.parameters())
-    assert any("it is an output of the model" in event.message for event in result.events)
+
+
+def test_the_result_tells_what_became_of_each_group_and_what_stays(case):
+    model, context = case
+    result = STEPS["prune"].run(model, prune(ratio=0.5), context)
+    told, left, before = result.pruned, result.model.program.state_dict, model.program.state_dict
+    assert (told.step, told.macs, told.macs_kept) == ("prune", result.stats["macs_before"], result.stats["macs_after"])
+    assert any(row.kept < row.units for row in told.groups)
+    for row in told.groups:
+        weights = [f"{layer}.weight" for layer in row.layers]
+        assert {len(before[name]) for name in weights} == {row.units}
+        assert {len(left[name]) for name in weights} == {row.kept}
+    assert {one.reason for one in told.pinned} == {"it is an output of the model"}
+
+
+def test_groups_inside_a_branch_that_went_have_nothing_left():
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+            self.first, self.second, self.third = (torch.nn.Linear(*size) for size in ((8, 12), (12, 10), (10, 8)))
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(x + self.third(self.second(self.first(x).relu()).relu()))
+
+    model = export(Residual().eval(), (6,))
+    context = dataclasses.replace(make_context(np.zeros((1, 6), np.float32)), data=None)
+    told = STEPS["prune"].run(model, prune(widths={"second": 0}), context).pruned
+    assert {row.name: (row.units, row.kept) for row in told.groups} == {
+        "stem +1": (8, 8),
+        "first": (12, 0),
+        "second": (10, 0),
+    }
+    assert told.macs_kept == 6 * 8 + 8 * 3
 
 
 def test_names_of_layers_stay(case):

@@ -6,11 +6,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from edgeopt.bundle.document import CurveRow, PruningSection, Report, StairPoint
+from edgeopt.bundle.document import CurveRow, PinnedLayer, PrunedRow, PrunedSection, PruningSection, Report, StairPoint
 from edgeopt.core.measurement import Interval, Measurement, not_measured
 from edgeopt.report.html import to_html
 from edgeopt.report.markdown import to_markdown
-from edgeopt.report.pruning import curve_plots, curve_table, search_words
+from edgeopt.report.pruning import curve_plots, curve_table, pruned_words, search_words
 from edgeopt.report.terminal import render
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m|`*_"
@@ -63,6 +63,17 @@ SECTION = PruningSection(
     measured=ratio(0.695, 0.689, 0.702),
     summary="Widths for 0.7 of the latency on onnxruntime (int8): stem.conv +2 32 to 16, blocks.0.first 32 to 0.",
 )
+STEP = PrunedSection(
+    step="prune",
+    macs=40_812_000,
+    macs_kept=20_400_000,
+    groups=(
+        PrunedRow(name="stem.conv +2", layers=STEM.layers, units=32, kept=16, width=32, width_kept=16),
+        PrunedRow(name="blocks.0.first", layers=BRANCH.layers, units=32, kept=0, width=32, width_kept=0),
+        PrunedRow(name="attention.qkv", layers=("attention.qkv",), units=4, kept=4, width=64, width_kept=64),
+    ),
+    pinned=(PinnedLayer(name="head", reason="it is an output of the model"),),
+)
 
 
 def searched(report, *sections):
@@ -71,7 +82,7 @@ def searched(report, *sections):
 
 @pytest.fixture
 def pruning_report(sample_report) -> Report:
-    return searched(sample_report, SECTION)
+    return searched(sample_report, SECTION).model_copy(update={"pruned": (STEP,)})
 
 
 def terminal(report, width=80):
@@ -84,15 +95,31 @@ def part(text, start, stop):
     return text[text.index(start) : text.index(stop)]
 
 
-def test_the_search_in_markdown_is_as_it_was_read(pruning_report, golden):
+def test_search_and_step_in_markdown_are_as_they_were_read(pruning_report, golden):
     golden("pruning.md", part(to_markdown(pruning_report), "## Pruning", "## Classes"))
 
 
-def test_the_terminal_says_it_in_one_sentence(pruning_report):
+def test_the_terminal_says_each_in_one_sentence(pruning_report):
     said = " ".join(part(terminal(pruning_report), "\nPruning", "\nNot measured").split())
-    assert said == f"Pruning • {search_words(SECTION)}"
+    assert said == f"Pruning • {search_words(SECTION)} • {pruned_words(STEP)}"
     assert "0.7× of the latency, onnxruntime (int8): measured 0.695× [0.689, 0.702] as a whole" in said
     assert "predicted 0.688×; 2 of 3 groups lose units." in said
+    left = "20.4 M of 40.8 M multiply-accumulates are left (0.50×)"
+    assert f"prune: {left}; 2 of 3 groups lose units. 1 layer stays as it is." in said
+
+
+def test_the_page_has_a_row_per_group_and_says_what_stays_and_why(pruning_report):
+    section = part(to_html(pruning_report), "<h2>Pruning</h2>", "<h2>Measured on</h2>")
+    assert "<td>32 → 16</td>" in section
+    assert "<td>4</td><td>64</td>" in section
+    assert "<td>head</td><td>it is an output of the model</td>" in section
+
+
+def test_a_step_without_a_search_is_told_too(sample_report):
+    report = sample_report.model_copy(update={"pruned": (STEP,)})
+    for text in (to_html(report), to_markdown(report), terminal(report)):
+        assert "2 of 3 groups lose units" in " ".join(text.split())
+        assert "Widths" not in text
 
 
 def test_the_table_stars_what_was_taken_of_every_group():
@@ -146,6 +173,9 @@ def test_a_report_without_a_search_says_nothing_of_it(sample_report):
 def test_hostile_names_are_text(sample_report):
     row = STEM.model_copy(update={"name": HOSTILE})
     report = searched(sample_report, SECTION.model_copy(update={"curves": (row,), "runtime": HOSTILE}))
+    groups = (STEP.groups[0].model_copy(update={"name": HOSTILE, "layers": (HOSTILE,)}),)
+    step = STEP.model_copy(update={"groups": groups, "pinned": (PinnedLayer(name=HOSTILE, reason=HOSTILE),)})
+    report = report.model_copy(update={"pruned": (step,)})
     assert "<script" not in to_html(report)
     assert "\x1b" not in to_html(report) + to_markdown(report) + terminal(report)
     assert "\\<script" in to_markdown(report)

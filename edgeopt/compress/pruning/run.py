@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from torch.export import ExportedProgram
 
+from edgeopt.bundle.document import PinnedLayer, PrunedRow, PrunedSection
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.calibrate import Feed
 from edgeopt.compress.finetune import finetune_program
@@ -38,9 +40,10 @@ def prune_program(model: TrainedModel, config: Prune, context: StepContext) -> S
     start = trace_channels(model.program)
     made, training, events = model, between_rounds(config), list(_said(start))
     sections: list[Any] = []
+    kept: dict[str, int] = {}
     for number in range(1, config.rounds + 1):
         part = f"round {number} of {config.rounds}: " if config.rounds > 1 else ""
-        made = _round(made, config, context, start=start, share=number / config.rounds, part=part)
+        made, kept = _round(made, config, context, start=start, share=number / config.rounds, part=part)
         if training is not None and number < config.rounds:
             where = context.workspace / f"round-{number}" if context.workspace is not None else None
             between = finetune_program(made, training, dataclasses.replace(context, workspace=where))
@@ -53,12 +56,13 @@ def prune_program(model: TrainedModel, config: Prune, context: StepContext) -> S
     identity = hash_json(
         {"model": model.identity, "step": {"prune": config.model_dump(mode="json")}, "weights": made.identity}
     )
-    before, after = start.macs({}), trace_channels(made.program).macs({})
+    pruned = _told(start, trace_channels(made.program), kept)
     return StepResult(
         model=dataclasses.replace(made, parameters=parameters, identity=identity),
         events=tuple(events),
-        stats={"macs_before": before, "macs_after": after, "parameters": parameters},
+        stats={"macs_before": pruned.macs, "macs_after": pruned.macs_kept, "parameters": parameters},
         training=tuple(sections),
+        pruned=pruned,
     )
 
 
@@ -81,7 +85,8 @@ def channel_multiple(config: Prune, target: Target) -> int:
 
 def _round(
     model: TrainedModel, config: Prune, context: StepContext, *, start: ChannelMap, share: float, part: str
-) -> TrainedModel:
+) -> tuple[TrainedModel, dict[str, int]]:
+    """The model after one round, and how many units of each group stay."""
     program: ExportedProgram | None = model.program
     if program is None:
         raise TypeError("a cut program is one")
@@ -92,15 +97,32 @@ def _round(
     multiple = channel_multiple(config, context.target)
     kept = choose(channels, config, scores, multiple=multiple, start=start, share=share)
     context.progress(Progress(stage=f"{part}cut", done=0, total=None))
-    return dataclasses.replace(model, program=cut(program, channels, least(scores, kept), model.inputs))
+    return dataclasses.replace(model, program=cut(program, channels, least(scores, kept), model.inputs)), kept
+
+
+def _told(start: ChannelMap, end: ChannelMap, kept: Mapping[str, int]) -> PrunedSection:
+    """What became of each group; a group whose layers all went with a branch has nothing left."""
+    left = {name.rpartition(".")[0] or name for name, _ in end.tracer.made}
+    rows = []
+    for group in start.groups:
+        count = kept.get(group.name, group.units) if left.intersection(group.layers) else 0
+        rows.append(
+            PrunedRow(
+                name=group.name,
+                layers=group.layers,
+                units=group.units,
+                kept=count,
+                width=group.width,
+                width_kept=group.width // group.units * count,
+            )
+        )
+    pinned = tuple(PinnedLayer(name=one.name, reason=one.reason) for one in start.pinned)
+    return PrunedSection(step="prune", macs=start.macs({}), macs_kept=end.macs({}), groups=tuple(rows), pinned=pinned)
 
 
 def _said(channels: ChannelMap) -> list[Event]:
-    """What cannot be pruned, and what changes more than its own channels."""
+    """What there is no rule for; what else stays, ``pruned`` says."""
     events = []
-    if channels.pinned:
-        listed = "; ".join(f"{pinned.name}: {pinned.reason}" for pinned in channels.pinned)
-        events.append(Event(kind="note", stage="prune", message=f"Outputs that stay: {listed}."))
     if channels.tracer.unknown:
         names = ", ".join(f"{name} ({count})" for name, count in sorted(channels.tracer.unknown.items()))
         message = f"Channels that run into these operators stay, as there is no rule for them: {names}."
