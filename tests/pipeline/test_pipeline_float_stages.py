@@ -120,6 +120,7 @@ def test_each_float_step_is_measured_beside_fp32_and_what_is_made(work, tmp_path
     assert narrowed.figure("latency_ratio").value
     assert [section.step for section in report.training] == ["finetune"]
     assert "8 hidden units are left." in [event.message for event in report.events]
+    assert report.pruned == ()  # that is for a step that says so
 
 
 def test_each_stage_is_held_against_its_own_outputs(work, tmp_path, monkeypatch):

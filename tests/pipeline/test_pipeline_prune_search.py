@@ -124,6 +124,12 @@ class TestARealSearch:
             assert "Widths for 0.8× of the latency" in text
             assert "multiply-accumulates are left" in text
 
+    def test_a_step_found_in_the_cache_is_told_again(self, found, work, tmp_path):
+        report, folder = found
+        again = compiled(work, tmp_path / "again", recipe=folder / "recipe.yaml", overrides=()).report
+        assert {row.name: row.cached for row in again.stages}["prune"]
+        assert again.pruned == report.pruned
+
     def test_the_bundle_s_recipe_repeats_the_outcome_without_a_search(self, found, work, tmp_path):
         report, folder = found
         again = compiled(work, tmp_path / "again", recipe=folder / "recipe.yaml", overrides=(), use_cache=False).report
