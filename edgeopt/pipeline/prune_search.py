@@ -83,7 +83,8 @@ class _Search:
 
     Attributes:
         damage: By (group, units that stay): divergence.
-        ratios: By plan, what was timed on ``runtime``.
+        ratios: By stair, what was timed on ``runtime``.
+        outcomes: Likewise by plan, each timed on its own: the fastest of many noisy stairs would flatter itself.
     """
 
     variants: Variants
@@ -92,15 +93,19 @@ class _Search:
     runtime: PlannedCandidate
     damage: dict[tuple[str, int], Measurement]
     ratios: dict[Kept, Measurement]
+    outcomes: dict[Kept, Measurement] = field(default_factory=dict)
     section: PruningSection = field(init=False)
 
     @classmethod
     def open(cls, run: Run, plan: Plan, samples: ParityInputs, config: Prune) -> _Search:
         """Trace, score, weigh each stair, time each stair."""
         from edgeopt.compress.base import StepContext
-        from edgeopt.compress.pruning.channels import trace_channels
-        from edgeopt.compress.pruning.choose import rooms
-        from edgeopt.compress.pruning.run import channel_multiple, scores_of
+        from edgeopt.compress.quantize import quiet_loggers
+
+        with quiet_loggers():
+            from edgeopt.compress.pruning.channels import trace_channels
+            from edgeopt.compress.pruning.choose import rooms
+            from edgeopt.compress.pruning.run import channel_multiple, scores_of
 
         model = run.loaded.opened()
         if model.program is None:
@@ -108,7 +113,8 @@ class _Search:
         channels = trace_channels(model.program)
         step = StepContext(data=run.data, target=plan.target, seed=run.context.seed, progress=run.context.progress)
         scores = scores_of(model, channels, config, step)
-        free = rooms(channels, config, multiple=channel_multiple(config, plan.target))
+        multiple = channel_multiple(config, plan.target)
+        free = rooms(channels, config, multiple=multiple, branches=config.branches)
         stairs = {room.group.name: _some(room, branches=config.branches) for room in free}
         variants = Variants(
             run=run,
@@ -146,9 +152,9 @@ class _Search:
                 kept = self._solve(None)
             if not kept:
                 break
-            if kept not in self.ratios:
-                self.ratios |= self.variants.ratios(self.runtime, [kept])
-            measured = self.ratios.get(kept)
+            if kept not in self.outcomes:
+                self.outcomes |= self.variants.ratios(self.runtime, [kept])
+            measured = self.outcomes.get(kept)
             if measured is None or measured.value is None:
                 continue
             if best is None or measured.value < (best[1].value or math.inf):
@@ -189,7 +195,7 @@ class _Search:
     def _section(self, kept: Kept, measured: Measurement) -> PruningSection:
         predicted = math.exp(sum(self._gain(name, count) for name, count in kept))
         config = self.variants.config
-        less = ", ".join(f"{name} {self._units(name)} to {count}" for name, count in kept)
+        less = ", ".join(f"{name}: {self._units(name)} to {count}" for name, count in kept)
         return PruningSection(
             runtime=self.runtime.rules.name,
             precision=self.variants.precision,
@@ -273,7 +279,11 @@ def _weigh(variants: Variants, stairs: Mapping[str, Sequence[int]]) -> dict[tupl
         for count in counts:
             score = judge.score(masked(variants.channels, least(variants.scores, {name: count})))
             found[name, count] = Measurement(
-                name="divergence", value=score.divergence, unit="nat", n=score.n, conditions={"split": split.name}
+                name="divergence",
+                value=score.divergence,
+                unit="nats" if score.agreement is not None else "1",
+                n=score.n,
+                conditions={"split": split.name},
             )
             variants.run.context.listener(Progress(stage="weigh what each group holds", done=len(found), total=total))
     return found

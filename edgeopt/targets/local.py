@@ -41,6 +41,7 @@ def fill_in(target: Target, host: Host) -> Target:
     changes = {
         "isa": isa,
         "cores": host.cores,
+        "channel_multiple": _channel_multiple(host) or target.channel_multiple,
         "memory_mib": host.memory_mib,
         "runtimes": tuple(_runtime(rules, host, saturates=saturates) for rules in target.runtimes),
         "quantization": _quantization(target.quantization, saturates=saturates),
@@ -48,6 +49,13 @@ def fill_in(target: Target, host: Host) -> Target:
     }
     # Through the validators, which model_copy would pass by.
     return Target.model_validate(target.model_dump() | changes)
+
+
+def _channel_multiple(host: Host) -> int | None:
+    """The channels of one vector register: x86 kernels work in blocks of so many."""
+    if host.arch != "x86_64":
+        return None
+    return 16 if "avx512f" in host.features else 8
 
 
 def _notable(host: Host) -> tuple[str, ...]:

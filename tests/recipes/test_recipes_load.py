@@ -20,6 +20,7 @@ SHIPPED = [
     "int8-ptq-fp16",
     "int8-qat",
     "prune-int8",
+    "prune-int8-ptq",
     "sparse-int8",
     "w4",
     "w4a8",

@@ -33,7 +33,12 @@ class Room:
 
 
 def rooms(
-    channels: ChannelMap, config: Prune, *, multiple: int, original: Mapping[str, int] | None = None
+    channels: ChannelMap,
+    config: Prune,
+    *,
+    multiple: int,
+    original: Mapping[str, int] | None = None,
+    branches: bool = False,
 ) -> tuple[Room, ...]:
     """The groups that the recipe lets be pruned.
 
@@ -42,6 +47,7 @@ def rooms(
         config: Its ``skip`` and ``floor``.
         multiple: What a width is kept a multiple of.
         original: By group: the units that its floor is a share of; None: those it has.
+        branches: Whether a group counts that can only go as a whole, with its residual branch.
 
     Raises:
         RecipeError: A pattern of ``skip`` matches no layer; or nothing is left to prune, with the reasons.
@@ -53,7 +59,7 @@ def rooms(
             continue
         whole = group.units if original is None else original.get(group.name, group.units)
         counts = stairs(group, multiple=multiple, least=max(1, math.ceil(config.floor * whole - 1e-9)))
-        if len(counts) > 1:
+        if len(counts) > 1 or (branches and group.branches):
             found.append(Room(group=group, counts=counts))
     if not found:
         reasons = [f"{pinned.name}: {pinned.reason}" for pinned in channels.pinned]

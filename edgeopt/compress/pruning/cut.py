@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from edgeopt.compress.attributes import attribute
 from edgeopt.compress.pruning.axes import Axis, kept_size, size_of
 from edgeopt.compress.pruning.branches import drop_branches
 from edgeopt.compress.pruning.channels import ChannelMap, Removed
+from edgeopt.compress.pruning.copies import copied
 from edgeopt.compress.pruning.tracer import Tracer, bound, op_name
 from edgeopt.compress.reexport import export_again, match_nodes
 from edgeopt.core.spec import TensorSpec
@@ -46,7 +46,7 @@ def cut(
 def cut_graph(channels: ChannelMap, removed: Removed) -> GraphModule:
     """As ``cut``, as a graph module whose nodes' metadata is still the original's."""
     marks = channels.marks(removed)
-    model = copy.deepcopy(channels.model)
+    model = copied(channels.model)
     drop_branches(model.graph, channels.gone(removed))
     _cut_tensors(model, channels.tracer, marks)
     values = {node.name: value for node, value in channels.tracer.values.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils import _pytree as pytree
 from edgeopt.compress.attributes import attribute
 from edgeopt.compress.calibrate import Feed
 from edgeopt.compress.pruning.channels import ChannelGroup, ChannelMap
+from edgeopt.compress.pruning.copies import copied
 from edgeopt.core.errors import DataError
 from edgeopt.recipes.pruning import Importance
 
@@ -90,7 +90,7 @@ def _weights(channels: ChannelMap, group: ChannelGroup) -> Iterator[tuple[torch.
 
 
 def _taylor(channels: ChannelMap, feed: Feed, *, classification: bool) -> Scores:
-    model = copy.deepcopy(channels.model)
+    model = copied(channels.model)
     readers = {group.name: _readers(channels, group) for group in channels.groups}
     names = {name for found in readers.values() for name, _, _ in found}
     for parameter in model.parameters():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch.fx import GraphModule
 
 from edgeopt.compress.attributes import attribute
 from edgeopt.compress.pruning.branches import drop_branches
 from edgeopt.compress.pruning.channels import ChannelMap, Removed
+from edgeopt.compress.pruning.copies import copied
 
 __all__ = ["masked"]
 
@@ -19,7 +18,7 @@ def masked(channels: ChannelMap, removed: Removed) -> GraphModule:
 
     Its outputs are the pruned program's where every group involved is ``exact``.
     """
-    model = copy.deepcopy(channels.model)
+    model = copied(channels.model)
     with torch.no_grad():
         for name, indices in removed.items():
             chosen = list(indices)
