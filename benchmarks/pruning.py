@@ -13,62 +13,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
+import math
 import sys
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peers.environments import make_environment
+import numpy as np
+from pruning.clock import BLOCK, WHOLE, time_graphs
+from pruning.plan import MACS, ROUND_TO, TOLERANCE, Run, comparable, list_ways, original_of, plan, read, times_of
+from pruning.table import NOTES, Ratio, Row, to_markdown
+from pruning.training import train
 from zoo_folder import Net, add_arguments, find_nets, use_own_cache
 
-from edgeopt.core.fingerprint import hash_file, hash_json
+from edgeopt.model.load import load_model
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-REQUIREMENTS = ("torch-pruning==1.6.1", "torch==2.13.0", "numpy==2.4.6")
-MACS = {"resnet20": 1 / 2, "mobilenetv2": 1 / 1.5}
-TOLERANCE = 0.02  # of edgeopt's multiply-accumulates
-ROUND_TO = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One way to prune. ``round_to``: what widths are multiples of; None: anything."""
-
-    name: str
-    title: str
-    importance: str
-    round_to: int | None
-    own: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One net pruned in one way with one seed, and where its results are kept.
-
-    Attributes:
-        job: What every process that works on it is told.
-        pruned: The folder of its pruned model; ``own``: of edgeopt's, with this seed.
-        recovered: The folder of its recovered model.
-    """
-
-    net: Net
-    way: Way
-    seed: int
-    job: Mapping[str, Any]
-    own: Path
-    pruned: Path
-    recovered: Path
-
-    @property
-    def name(self) -> str:
-        """As the log has it."""
-        return f"{self.net.name}, {self.way.title}, seed {self.seed}"
+ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
@@ -76,11 +36,24 @@ def main() -> int:
     nets = find_nets(arguments.zoo, arguments.nets or list(MACS))
     use_own_cache(arguments.zoo)
     runs = [
-        plan(net, way, seed, arguments) for net in nets for seed in arguments.seeds for way in list_ways(arguments.round_to)
+        plan(net, way, seed, arguments)
+        for net in nets
+        for seed in arguments.seeds
+        for way in list_ways(arguments.round_to)
     ]
-    failed: list[str] = []
-    if not arguments.time:
-        failed = train(nets, runs, arguments)
+    failed = [] if arguments.time else train(nets, runs, arguments.work, arguments.jobs)
+    if arguments.time:
+        for net in nets:
+            take_times(net, runs, arguments)
+    raw = [result_of(net, runs, arguments.work) for net in nets]
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(raw, indent=1), encoding="utf-8")
+    print(f"Recovery: {arguments.epochs} epochs. {NOTES}")
+    for net in raw:
+        print(f"\n{to_markdown(net['net'], net['unpruned'], [row_of(run, net) for run in net['runs']])}")
+    for name in failed:
+        print(f"\nFAILED {name}")
     return 1 if failed else 0
 
 
@@ -91,12 +64,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4, help="of recovery (default: %(default)s)")
     parser.add_argument("--train-samples", type=int, metavar="N", help="recover on so many (default: all)")
     parser.add_argument(
-        "--round-to", type=int, default=ROUND_TO, metavar="N", help="what widths are multiples of (default: %(default)s)"
+        "--round-to",
+        type=int,
+        default=ROUND_TO,
+        metavar="N",
+        help="what widths are multiples of (default: %(default)s)",
     )
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time, one thread each (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="processes at a time, one thread each (default: %(default)s)"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "build/pruning", help="results, kept from run to run")
     parser.add_argument("--time", action="store_true", help="train nothing: time what is there, alone on the machine")
-    parser.add_argument("--runs", type=int, default=40, help="turns of 20 timed inferences per engine (default: 40)")
+    parser.add_argument(
+        "--runs", type=int, default=40, help=f"turns of {BLOCK} timed inferences per engine (default: 40)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the raw figures")
     arguments = parser.parse_args()
     arguments.work = arguments.work.absolute()
@@ -107,169 +88,65 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def list_ways(multiple: int) -> list[Way]:
-    """edgeopt's first: the others prune down to its multiply-accumulates."""
-    ways = [
-        Way(name=f"edgeopt-{multiple}", title=f"edgeopt Taylor, ×{multiple}", importance="taylor", round_to=multiple, own=True)
-    ]
-    for round_to in (None, multiple):
-        for importance in ("taylor", "magnitude"):
-            name = f"torch-pruning-{importance}" + ("" if round_to is None else f"-{round_to}")
-            title = f"torch-pruning {importance.capitalize()}" + ("" if round_to is None else f", ×{round_to}")
-            ways.append(Way(name=name, title=title, importance=importance, round_to=round_to))
-    return ways
+def take_times(net: Net, runs: list[Run], arguments: argparse.Namespace) -> None:
+    """Time whatever of a net is recovered, beside the unpruned."""
+    done = [run for run in runs if run.net == net and (run.recovered / "recover.json").is_file()]
+    if not (original_of(net, arguments.work) / "original.json").is_file():
+        sys.exit(f"{net.name} is not evaluated yet: run this without --time first")
+    folders = {WHOLE: original_of(net, arguments.work), **{run.recovered.name: run.recovered for run in done}}
+    with np.load(net.data) as arrays:
+        sample = {load_model(net.model).inputs[0].name: arrays["x"][:1]}
+    times = time_graphs(folders, sample, arguments.runs, arguments.work / "engines")
+    times_of(net, arguments.work).write_text(json.dumps(times, indent=1), encoding="utf-8")
 
 
-def plan(net: Net, way: Way, seed: int, arguments: argparse.Namespace) -> Run:
-    """Where a run's results are: what decides them is in the folders' names."""
-    sources = {"model": hash_file(net.model), "data": hash_file(net.data), "seed": seed, "macs_ratio": MACS[net.name]}
-    own = {**sources, "round_to": arguments.round_to}
-    pruned = own if way.own else {**own, "importance": way.importance, "to": way.round_to, "requirements": REQUIREMENTS}
-    training = settings(arguments.epochs)
-    recovered = {**pruned, "training": training, "train_samples": arguments.train_samples}
-
-    def folder(stage: str, name: str, key: Mapping[str, Any]) -> Path:
-        return arguments.work / stage / f"{net.name}-{name}-seed{seed}-{hash_json(key)[:10]}"
-
-    job = {
-        "net": net.name,
-        "model": str(net.model.absolute()),
-        "data": str(net.data.absolute()),
-        "seed": seed,
-        "macs_ratio": MACS[net.name],
-        "round_to": way.round_to,
-        "importance": way.importance,
-        "training": training,
-        "train_samples": arguments.train_samples,
-    }
-    return Run(
-        net=net,
-        way=way,
-        seed=seed,
-        job=job,
-        own=folder("pruned", f"edgeopt-{arguments.round_to}", own),
-        pruned=folder("pruned", way.name, pruned),
-        recovered=folder("recovered", way.name, recovered),
-    )
-
-
-def settings(epochs: int) -> dict[str, Any]:
-    """The recovery, the same for all."""
-    return {
-        "epochs": epochs,
-        "batch_size": 64,
-        "optimizer": "adamw",
-        "learning_rate": 2e-3,
-        "warmup_epochs": 0.5,
-        "schedule": "cosine",
-        "weight_decay": 0.01,
-        "clip_norm": 1.0,
-        "loss": "task",
-        "distillation": {"weight": 0.9, "temperature": 4.0},
-        "precision": "32-true",
-        "patience": None,
-    }
-
-
-def train(nets: list[Net], runs: list[Run], arguments: argparse.Namespace) -> list[str]:
-    """Everything that needs no clock. Returns what failed."""
-    rival = make_environment("torch-pruning", REQUIREMENTS, arguments.work / "torch-pruning")
-    failed: list[str] = []
-
-    def attempt(name: str, work: Any, *given: Any) -> None:
-        begun = time.perf_counter()
-        try:
-            said = work(*given)
-        except RuntimeError as error:
-            failed.append(name)
-            said = f"FAILED: {error}"
-        print(f"{time.strftime('%H:%M:%S')} {name}: {said} ({time.perf_counter() - begun:.0f} s)", file=sys.stderr, flush=True)
-
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for run in runs:
-            if run.way.own:
-                pool.submit(attempt, f"{run.name}, prune", prune, run, rival)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for run in runs:
-            pool.submit(attempt, run.name, recover, run, rival)
-        for net in nets:
-            pool.submit(attempt, f"{net.name}, unpruned", keep_original, net, arguments.work)
-    return failed
-
-
-def prune(run: Run, rival: Path) -> str:
-    """Make ``pruned.pt2`` and its report, where they are not there."""
-    report = run.pruned / "prune.json"
-    if not report.is_file():
-        if run.way.own:
-            spawn(sys.executable, "pruning_work.py", run.pruned, {**run.job, "do": "prune"})
-        else:
-            job = {
-                **run.job,
-                "samples": str(run.own / "samples.npz"),
-                "macs": read(run.own / "prune.json")["macs"],
-                "tolerance": TOLERANCE,
-                "pruned": str(run.pruned / "pruned.pt2"),
-                "report": str(report),
+def result_of(net: Net, runs: list[Run], work: Path) -> dict[str, Any]:
+    """All figures of a net, for the table and for whoever wants to count again."""
+    times = times_of(net, work)
+    timed = read(times) if times.is_file() else {}
+    found = []
+    for run in (run for run in runs if run.net == net):
+        pruned, recovered = run.pruned / "prune.json", run.recovered / "recover.json"
+        found.append(
+            {
+                "way": run.way.name,
+                "title": run.way.title,
+                "own": run.way.own,
+                "seed": run.seed,
+                "pruned": read(pruned) if pruned.is_file() else None,
+                "comparable": pruned.is_file() and comparable(run),
+                "recovered": read(recovered) if recovered.is_file() else None,
+                "latency": {key: column.get(run.recovered.name) for key, column in timed.items()},
             }
-            spawn(str(rival), "pruning_rival.py", run.pruned, job)
-    return f"{read(report)['macs'] / 1e6:.2f} M MACs"
+        )
+    whole = read(original_of(net, work) / "original.json")
+    whole["latency"] = {key: column[WHOLE] for key, column in timed.items()}
+    return {"net": net.name, "unpruned": whole, "runs": found}
 
 
-def recover(run: Run, rival: Path) -> str:
-    """Prune, and train what is left; unless it is not what was asked for."""
-    said = prune(run, rival)
-    if not comparable(run):
-        return f"{said}: no ratio comes within {100 * TOLERANCE:.0f} % of edgeopt's, not compared"
-    if not (run.recovered / "recover.json").is_file():
-        job = {**run.job, "do": "recover", "pruned": str(run.pruned / "pruned.pt2")}
-        spawn(sys.executable, "pruning_work.py", run.recovered, job)
-    return f"{said}, {read(run.recovered / 'recover.json')['accuracy_recovered']:.2f} %"
-
-
-def comparable(run: Run) -> bool:
-    """Whether its multiply-accumulates are edgeopt's, as far as the tolerance goes."""
-    share = read(run.pruned / "prune.json")["macs"] / read(run.own / "prune.json")["macs"]
-    return abs(share - 1) <= TOLERANCE
-
-
-def original_of(net: Net, work: Path) -> Path:
-    """The folder of the unpruned net's figures and graphs."""
-    return work / "originals" / f"{net.name}-{hash_json([hash_file(net.model), hash_file(net.data)])[:10]}"
-
-
-def keep_original(net: Net, work: Path) -> str:
-    """Evaluate and quantize the unpruned net."""
-    folder = original_of(net, work)
-    if not (folder / "original.json").is_file():
-        job = {"do": "original", "model": str(net.model.absolute()), "data": str(net.data.absolute())}
-        spawn(sys.executable, "pruning_work.py", folder, {**job, "seed": 0, "train_samples": None})
-    return f"{read(folder / 'original.json')['accuracy']:.2f} %"
-
-
-def spawn(python: str, script: str, folder: Path, job: Mapping[str, Any]) -> None:
-    """Work in a process of its own, with one thread.
-
-    Raises:
-        RuntimeError: It failed; its last words are in the message.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{Path(script).stem}.job"
-    path.write_text(json.dumps({**job, "folder": str(folder)}, indent=1), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if python != sys.executable:  # PYTHONPATH would mix edgeopt's environment into the rival's
-        environment = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [python, str(HERE / script), str(path)], capture_output=True, text=True, env=environment, check=False
+def row_of(run: Mapping[str, Any], net: Mapping[str, Any]) -> Row:
+    """A run as the table has it."""
+    start = {"title": run["title"], "own": run["own"], "seed": run["seed"]}
+    done = run["recovered"]
+    if run["pruned"] is None:
+        return Row(**start, macs=math.nan, reason="not pruned")
+    if not run["comparable"]:
+        return Row(**start, macs=run["pruned"]["macs"], reason=f"no ratio leaves edgeopt's MACs within {TOLERANCE:.0%}")
+    if done is None:
+        return Row(**start, macs=run["pruned"]["macs"], reason="not recovered")
+    return Row(
+        **start,
+        macs=done["macs"],
+        parameters=done["parameters"],
+        pruned=done["accuracy_pruned"],
+        recovered=done["accuracy_recovered"],
+        drop=net["unpruned"]["accuracy"] - done["accuracy_recovered"],
+        ratios={
+            key: Ratio(value=one["ratio"], low=one["low"], high=one["high"])
+            for key, one in run["latency"].items()
+            if one and "ratio" in one
+        },
     )
-    if done.returncode:
-        raise RuntimeError(" ".join(done.stderr.split())[-600:] or f"exit code {done.returncode}")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A report."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def prune(model: nn.Module, sample: torch.Tensor, job: dict[str, Any], ratio: fl
     for parameter, grad in zip(pruned.parameters(), grads, strict=True):
         parameter.grad = None if grad is None else grad.clone()  # a copy has none of its own
     scorer = tp.importance
-    importance = scorer.GroupTaylorImportance() if job["importance"] == "taylor" else scorer.GroupMagnitudeImportance(p=2)
+    importance = (
+        scorer.GroupTaylorImportance() if job["importance"] == "taylor" else scorer.GroupMagnitudeImportance(p=2)
+    )
     pruner = tp.pruner.MetaPruner(
         pruned,
         sample,

@@ -1,6 +1,6 @@
 """What ``pruning.py`` has done in processes of their own, one thread each: prune, recover, quantize, write ONNX.
 
-python benchmarks/pruning_work.py JOB.json
+python benchmarks/pruning/work.py JOB.json
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from edgeopt.data.load import load_data
 from edgeopt.graph.export import export_onnx
 from edgeopt.model.load import load_model
 from edgeopt.model.trained import TrainedModel, count_parameters
-from edgeopt.pipeline.host import run_onnx
 from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Distil, Prune, Quantize
 from edgeopt.targets.load import find_target
@@ -50,7 +48,7 @@ def main() -> None:
 
 
 def prune(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """edgeopt's own step; also the samples that it read, for the rival."""
+    """Prune by the step of edgeopt; also the samples that it read, for the rival."""
     model, data = opened(job)
     config = Prune(
         importance="taylor",
@@ -78,31 +76,31 @@ def recover(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     result = STEPS["distil"].run(pruned, config, step)
     torch.export.save(result.model.program, folder / "recovered.pt2")
     shutil.rmtree(folder / "training")
+    write_forms(result.model, data, job, folder)
     return {
         **facts(pruned),
         "accuracy_pruned": accuracy(pruned, data),
         "accuracy_recovered": accuracy(result.model, data),
         "test_samples": len(data.splits["test"]),
         "training": dict(result.stats),
-        **write_forms(result.model, data, job, folder),
     }
 
 
 def original(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What the others are held against."""
     model, data = opened(job)
-    return {**facts(model), "accuracy": accuracy(model, data), **write_forms(model, data, job, folder)}
+    write_forms(model, data, job, folder)
+    return {**facts(model), "accuracy": accuracy(model, data)}
 
 
-def write_forms(model: TrainedModel, data: Dataset, job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """FP32 and int8 as portable ONNX, int8 as the recipe int8-ptq makes it; the accuracy of int8 on ONNX Runtime."""
+def write_forms(model: TrainedModel, data: Dataset, job: dict[str, Any], folder: Path) -> None:
+    """FP32 and int8 as portable ONNX, int8 as the recipe int8-ptq makes it."""
     opset = find_target("local").opset
     export_onnx(model.program, model.inputs, model.outputs, folder / "fp32.onnx", opset=opset)
     quantize = load_recipe("int8-ptq").step(Quantize)
     made = STEPS["quantize"].run(model, quantize, context(data, job))
-    path, name = folder / "int8.onnx", model.inputs[0].name
+    path = folder / "int8.onnx"
     export_onnx(made.model.program, model.inputs, model.outputs, path, opset=opset, ranges=made.ranges)
-    return {"accuracy_int8": share(data, lambda x: next(iter(run_onnx(path, {name: x}).values())))}
 
 
 def opened(job: dict[str, Any]) -> tuple[TrainedModel, Dataset]:
@@ -111,7 +109,9 @@ def opened(job: dict[str, Any]) -> tuple[TrainedModel, Dataset]:
     data = load_data(Path(job["data"]), inputs=model.inputs, outputs=model.outputs)
     train = data.splits["train"]
     order = np.random.default_rng(job["seed"]).permutation(train.indices)[: job["train_samples"]]
-    train = dataclasses.replace(train, indices=order, fingerprint=hash_json([train.fingerprint, job["seed"], len(order)]))
+    train = dataclasses.replace(
+        train, indices=order, fingerprint=hash_json([train.fingerprint, job["seed"], len(order)])
+    )
     return model, dataclasses.replace(data, splits={**data.splits, "train": train})
 
 
@@ -128,18 +128,13 @@ def facts(model: TrainedModel) -> dict[str, Any]:
 
 
 def accuracy(model: TrainedModel, data: Dataset) -> float:
-    """In PyTorch."""
+    """In percent, on all test samples, in PyTorch."""
     run = model.program.module(check_guards=False)
-    with torch.no_grad():
-        return share(data, lambda x: run(torch.from_numpy(x)).numpy())
-
-
-def share(data: Dataset, scores: Callable[[np.ndarray], np.ndarray]) -> float:
-    """Of all test samples that are predicted right, in percent."""
     right = total = 0
-    for batch in data.splits["test"].batches(_BATCH):
-        answers = scores(np.ascontiguousarray(batch.inputs[0])).argmax(-1)
-        right, total = right + int((answers == batch.labels).sum()), total + len(answers)
+    with torch.no_grad():
+        for batch in data.splits["test"].batches(_BATCH):
+            answers = run(torch.from_numpy(np.ascontiguousarray(batch.inputs[0]))).argmax(-1).numpy()
+            right, total = right + int((answers == batch.labels).sum()), total + len(answers)
     return 100 * right / total
 
 
