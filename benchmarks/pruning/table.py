@@ -18,7 +18,8 @@ COLUMNS = {
 HEAD = ("who", "seed", "M MACs", "k parameters", "pruned, %", "recovered, %", "drop, pp", *COLUMNS.values())
 NOTES = """\
 ×N: widths are multiples of N. MACs: of one sample; torch-pruning's are edgeopt's within 2 % or it is not compared.
-Accuracy: FP32, all test samples, before and after the recovery; drop: against the unpruned. Then latency over that of
+Accuracy: FP32, all test samples, before and after the recovery; drop: against the unpruned. On 10,000 images the
+standard error of an accuracy of 91 % is 0.29 pp: smaller differences are told, and are noise by themselves. Then latency over that of
 the unpruned net on the same runtime in the same precision: p50 at batch 1, one thread, all engines of a column in
 turns, with its 95 % interval. Int8: the recipe int8-ptq for all."""
 
@@ -126,20 +127,23 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         parts = [f"the rival wins {', '.join(they)}" if they else "the rival wins nothing"]
         parts += [f"edgeopt wins {', '.join(we)}"] if we else []
         parts += [f"even: {', '.join(even)}"] if even else []
-        told.append(f"{title} ({len(pairs)} seeds; edgeopt's mean against its): {'; '.join(parts)}.")
+        seeds = f"seed{'s' if len(pairs) > 1 else ''} {', '.join(map(str, sorted(theirs)))}"
+        told.append(f"{title} ({seeds}; edgeopt's mean against its): {'; '.join(parts)}.")
     return told
 
 
 def compared(
     name: str, pairs: Sequence[tuple[Row, Row]], figure: Callable[[Row], float], *, digits: int
 ) -> list[tuple[str, str]]:
-    """Who has the smaller mean of a figure, and both; nothing where there is no pair."""
+    """Who has the smaller mean of a figure, both means, and in how many seeds; nothing where there is no pair."""
     if not pairs:
         return []
-    mine, theirs = (fmean(figure(pair[side]) for pair in pairs) for side in (0, 1))
-    mine, theirs = round(mine, digits), round(theirs, digits)
+    both = [(round(figure(own), digits), round(figure(rival), digits)) for own, rival in pairs]
+    mine, theirs = (round(fmean(pair[side] for pair in both), digits) for side in (0, 1))
     winner = "even" if mine == theirs else "edgeopt" if mine < theirs else "rival"
-    return [(winner, f"{name} {mine:.{digits}f} against {theirs:.{digits}f}")]
+    won = sum((own < rival) if winner == "edgeopt" else (own > rival) for own, rival in both)
+    share = "" if winner == "even" else f" (in {won} of {len(both)} seeds)"
+    return [(winner, f"{name} {mine:.{digits}f} against {theirs:.{digits}f}{share}")]
 
 
 def millions(macs: float) -> str:

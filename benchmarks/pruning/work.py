@@ -69,7 +69,6 @@ def recover(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train what was pruned by the original, whoever pruned it."""
     teacher, data = opened(job)
     pruned = load_model(Path(job["pruned"]))
-    pruned = dataclasses.replace(pruned, identity=hash_json({"pruned": pruned.identity}))
     config = Distil(batchnorm={"freeze_after": job["training"]["epochs"]}, training=job["training"])
     step = dataclasses.replace(context(data, job), original=teacher, workspace=folder / "training")
     (folder / "training").mkdir(exist_ok=True)

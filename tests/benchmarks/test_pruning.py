@@ -147,8 +147,16 @@ def test_where_the_rival_wins_is_said_plainly():
     from pruning.table import verdicts
 
     (text,) = verdicts([row("edgeopt", 0, 0.2, 0.5, own=True), row("rival", 0, 0.1, 0.6)])
-    assert "the rival wins drop 0.20 against 0.10" in text
+    assert "the rival wins drop 0.20 against 0.10 (in 1 of 1 seeds)" in text
     assert "edgeopt wins ONNX Runtime FP32 0.500 against 0.600" in text
+
+
+def test_a_win_says_in_how_many_seeds_it_holds():
+    from pruning.table import verdicts
+
+    own = [row("edgeopt", seed, drop, 0.5, own=True) for seed, drop in ((0, 0.1), (1, 0.1), (2, 0.1))]
+    rival = [row("rival", seed, drop, 0.5) for seed, drop in ((0, 0.0), (1, 0.8), (2, 0.8))]
+    assert "edgeopt wins drop 0.10 against 0.53 (in 2 of 3 seeds)" in verdicts([*own, *rival])[0]
 
 
 def test_a_rival_that_wins_nothing_and_one_that_is_even():
@@ -164,7 +172,7 @@ def test_only_seeds_that_both_have_are_compared():
 
     rows = [row("edgeopt", seed, drop, 0.5, own=True) for seed, drop in ((0, 0.1), (1, 5.0))]
     (text,) = verdicts([*rows, row("rival", 0, 0.2, 0.5)])
-    assert "1 seeds" in text
+    assert "rival (seed 0; edgeopt's mean" in text
     assert "edgeopt wins drop 0.10 against 0.20" in text
 
 
