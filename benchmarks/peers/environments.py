@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PEERS", "Peer", "Variant", "python_of"]
+__all__ = ["PEERS", "Peer", "Variant", "make_environment", "python_of"]
 
 _ONNX = ("onnxruntime", "openvino")
 
@@ -117,16 +117,24 @@ def python_of(name: str, work: Path) -> Path:
     Raises:
         RuntimeError: pip could not install the peer; its last words are in the message.
     """
-    peer, folder = PEERS[name], work / name
-    python, stamp, wanted = folder / "venv/bin/python", folder / "installed.txt", "\n".join(PEERS[name].requirements)
+    return make_environment(PEERS[name].title, PEERS[name].requirements, work / name)
+
+
+def make_environment(title: str, requirements: tuple[str, ...], folder: Path) -> Path:
+    """The Python of ``folder/venv``; made where it is missing or was made for other pins.
+
+    Raises:
+        RuntimeError: pip could not install it; its last words are in the message.
+    """
+    python, stamp, wanted = folder / "venv/bin/python", folder / "installed.txt", "\n".join(requirements)
     if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
         return python
-    print(f"installing {peer.title} into {folder}", file=sys.stderr)
+    print(f"installing {title} into {folder}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.requirements]
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"pip cannot install {peer.title}: {' '.join(done.stderr.split())[-400:]}")
+        raise RuntimeError(f"pip cannot install {title}: {' '.join(done.stderr.split())[-400:]}")
     stamp.write_text(wanted)
     return python

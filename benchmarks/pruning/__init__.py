@@ -1,0 +1,1 @@
+"""Pruning beside a rival: the parts of ``benchmarks/pruning.py``."""

@@ -1,0 +1,202 @@
+"""Pruning beside a rival: which runs there are, where results are kept, and what the table says of who wins."""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+WHOLE = {"macs": 2e6, "parameters": 2000, "accuracy": 91.0}
+
+
+@pytest.fixture(autouse=True)
+def _on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def row(title, seed, drop, latency, *, own=False, **others):
+    from pruning.table import COLUMNS, Ratio, Row
+
+    ratio = Ratio(value=latency, low=latency - 0.01, high=latency + 0.01)
+    given = {"macs": 1e6, "parameters": 1000, "pruned": 10.0, "recovered": 91 - drop, "drop": drop}
+    return Row(title=title, own=own, seed=seed, **{**given, "ratios": dict.fromkeys(COLUMNS, ratio), **others})
+
+
+def runs(folder, *, seed=0, epochs=4, round_to=16, samples=None):
+    from pruning.plan import list_ways, plan
+    from zoo_folder import Net
+
+    (folder / "model.pt2").write_bytes(b"model")
+    (folder / "data.npz").write_bytes(b"data")
+    net = Net(name="resnet20", model=folder / "model.pt2", data=folder / "data.npz")
+    given = argparse.Namespace(work=folder / "work", epochs=epochs, round_to=round_to, train_samples=samples)
+    return [plan(net, way, seed, given) for way in list_ways(round_to)]
+
+
+def keep(run, macs):
+    run.pruned.mkdir(parents=True, exist_ok=True)
+    (run.pruned / "prune.json").write_text(json.dumps({"macs": macs}))
+
+
+def test_help_says_how_it_is_run():
+    command = [sys.executable, str(BENCHMARKS / "pruning.py"), "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--time" in text
+    assert "goes on where it was stopped" in text
+
+
+def test_too_few_turns_are_refused():
+    command = [sys.executable, str(BENCHMARKS / "pruning.py"), "zoo", "--runs", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "five turns at least" in done.stderr
+
+
+def test_the_rival_is_used_as_documented_and_with_the_same_multiple():
+    from pruning.plan import list_ways
+
+    own, *rivals = list_ways(8)
+    assert (own.own, own.round_to) == (True, 8)
+    assert {(way.importance, way.round_to) for way in rivals} == {
+        ("taylor", None),
+        ("magnitude", None),
+        ("taylor", 8),
+        ("magnitude", 8),
+    }
+
+
+def test_another_recovery_uses_the_same_pruned_models(tmp_path):
+    for short, long in zip(runs(tmp_path, epochs=1), runs(tmp_path, epochs=4), strict=True):
+        assert short.pruned == long.pruned
+        assert short.recovered != long.recovered
+
+
+def test_what_decides_a_result_decides_its_folder(tmp_path):
+    folders = [
+        run.recovered
+        for given in ({}, {"seed": 1}, {"round_to": 8}, {"samples": 100})
+        for run in runs(tmp_path, **given)
+    ]
+    assert len(set(folders)) == len(folders) == 20
+
+
+def test_a_rival_that_misses_the_multiply_accumulates_is_not_compared(tmp_path):
+    from pruning.plan import comparable
+
+    own, rival, *_ = runs(tmp_path)
+    keep(own, 1000)
+    for macs, fits in ((1000, True), (981, True), (1019, True), (979, False), (1021, False)):
+        keep(rival, macs)
+        assert comparable(rival) is fits
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    from pruning import training
+
+    def spawn(_python, script, folder, job):
+        folder.mkdir(parents=True, exist_ok=True)
+        if script.name == "pruning_rival.py":
+            raise RuntimeError("IndexError: no such layer")
+        stage = job["do"]
+        told = {"macs": 1000, "accuracy": 91.0, "accuracy_recovered": 90.0}
+        (folder / f"{stage}.json").write_text(json.dumps(told))
+
+    monkeypatch.setattr(training, "spawn", spawn)
+    monkeypatch.setattr(training, "make_environment", lambda *_: Path("python"))
+    every = runs(tmp_path)
+    assert sorted(training.train([every[0].net], every, tmp_path, 2)) == sorted(run.name for run in every[1:])
+    assert "IndexError: no such layer" in capsys.readouterr().err
+    assert (every[0].recovered / "recover.json").is_file()
+
+
+def test_a_process_that_fails_has_the_last_word(tmp_path):
+    from pruning.training import spawn
+
+    script = tmp_path / "job.py"
+    script.write_text("raise ValueError('no such net')")
+    with pytest.raises(RuntimeError, match="ValueError: no such net"):
+        spawn(sys.executable, script, tmp_path / "run", {"do": "prune"})
+
+
+def test_a_row_says_why_it_has_no_figures():
+    from pruning.table import to_markdown
+
+    reason = "no ratio leaves edgeopt's MACs within 2%"
+    table = to_markdown(
+        "resnet20", WHOLE, [row("edgeopt", 0, 0.1, 0.5, own=True), row("rival", 0, 0, 0, reason=reason)]
+    )
+    assert f"| rival | 0 | 1.00 | {reason} |" in table
+    assert f"- rival: not compared: {reason}." in table
+
+
+def test_means_are_over_the_seeds_that_have_figures():
+    from pruning.table import to_markdown
+
+    rows = [row("edgeopt", seed, drop, 0.5 + seed / 10, own=True) for seed, drop in ((0, 0.1), (1, 0.3))]
+    table = to_markdown("resnet20", WHOLE, [*rows, row("edgeopt", 2, 0, 0, own=True, reason="not recovered")])
+    mean = next(line for line in table.splitlines() if "mean of 2" in line)
+    assert "**0.20**" in mean
+    assert "**0.550** (0.500 to 0.600)" in mean
+
+
+def test_where_the_rival_wins_is_said_plainly():
+    from pruning.table import verdicts
+
+    (text,) = verdicts([row("edgeopt", 0, 0.2, 0.5, own=True), row("rival", 0, 0.1, 0.6)])
+    assert "the rival wins drop 0.20 against 0.10 (in 1 of 1 seeds)" in text
+    assert "edgeopt wins ONNX Runtime FP32 0.500 against 0.600" in text
+
+
+def test_a_win_says_in_how_many_seeds_it_holds():
+    from pruning.table import verdicts
+
+    own = [row("edgeopt", seed, drop, 0.5, own=True) for seed, drop in ((0, 0.1), (1, 0.1), (2, 0.1))]
+    rival = [row("rival", seed, drop, 0.5) for seed, drop in ((0, 0.0), (1, 0.8), (2, 0.8))]
+    assert "edgeopt wins drop 0.10 against 0.53 (in 2 of 3 seeds)" in verdicts([*own, *rival])[0]
+
+
+def test_a_rival_that_wins_nothing_and_one_that_is_even():
+    from pruning.table import verdicts
+
+    worse, even = verdicts([row("edgeopt", 0, 0.2, 0.5, own=True), row("worse", 0, 0.3, 0.6), row("even", 0, 0.2, 0.5)])
+    assert "the rival wins nothing" in worse
+    assert "even: drop 0.20 against 0.20" in even
+
+
+def test_only_seeds_that_both_have_are_compared():
+    from pruning.table import verdicts
+
+    rows = [row("edgeopt", seed, drop, 0.5, own=True) for seed, drop in ((0, 0.1), (1, 5.0))]
+    (text,) = verdicts([*rows, row("rival", 0, 0.2, 0.5)])
+    assert "rival (seed 0; edgeopt's mean" in text
+    assert "edgeopt wins drop 0.10 against 0.20" in text
+
+
+def test_what_was_not_timed_is_left_open():
+    from pruning.table import to_markdown
+
+    table = to_markdown("resnet20", WHOLE, [row("edgeopt", 0, 0.1, 0, own=True, ratios={})])
+    assert table.count("| – ") == 4
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        ({"pruned": None, "comparable": False}, "not pruned"),
+        ({"pruned": {"macs": 1}, "comparable": False}, "no ratio leaves edgeopt's MACs within 2%"),
+        ({"pruned": {"macs": 1}, "comparable": True}, "not recovered"),
+    ],
+)
+def test_a_run_that_is_not_done_has_its_reason(run, reason):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("pruning_script", BENCHMARKS / "pruning.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    found = script.row_of({"title": "t", "own": False, "seed": 0, "recovered": None, "latency": {}, **run}, {})
+    assert found.reason == reason
+    assert math.isnan(found.drop)
