@@ -138,7 +138,7 @@ def compared(
     """Who has the smaller mean of a figure, both means, and in how many seeds; nothing where there is no pair."""
     if not pairs:
         return []
-    both = [(round(figure(own), digits), round(figure(rival), digits)) for own, rival in pairs]
+    both = [(figure(own), figure(rival)) for own, rival in pairs]
     mine, theirs = (round(fmean(pair[side] for pair in both), digits) for side in (0, 1))
     winner = "even" if mine == theirs else "edgeopt" if mine < theirs else "rival"
     won = sum((own < rival) if winner == "edgeopt" else (own > rival) for own, rival in both)
@@ -147,8 +147,8 @@ def compared(
 
 
 def millions(macs: float) -> str:
-    """As the table has them."""
-    return f"{macs / 1e6:.2f}"
+    """As the table has them; – where they are not known."""
+    return "–" if math.isnan(macs) else f"{macs / 1e6:.2f}"
 
 
 def line(texts: Sequence[str]) -> str:
