@@ -24,6 +24,7 @@ __all__ = [
     "CurveRow",
     "DataSection",
     "DeviceInfo",
+    "FlipRow",
     "FrontRow",
     "GroupRow",
     "LadderSection",
@@ -38,6 +39,7 @@ __all__ = [
     "PruningSection",
     "Report",
     "RungRow",
+    "SliceRow",
     "SplitRow",
     "StageRow",
     "StairPoint",
@@ -198,6 +200,43 @@ class ClassRow(_Frozen):
     drop: Measurement
 
 
+class SliceRow(_Frozen):
+    """A part of the test split, FP32 and this candidate on the same samples of it.
+
+    Attributes:
+        column: By which property the samples were told apart: ``class``, or a column of the data's manifest.
+        figure: The task's primary metric, of the candidate.
+        drop: Against FP32, paired.
+        p_adjusted: Of "no drop", adjusted for the number of slices (Holm); not measured where the slice is too small.
+    """
+
+    column: str
+    value: str
+    samples: int
+    figure: Measurement
+    drop: Measurement
+    p_adjusted: Measurement
+
+
+class FlipRow(_Frozen):
+    """A test sample that FP32 and the candidate judge differently.
+
+    Attributes:
+        index: Its place in the data's source.
+        label: What is right; empty without labels.
+        reference: What FP32 says; ``candidate``: what the candidate says.
+        margin: How sure FP32 was: its highest score less its second highest, after softmax, in [0, 1].
+        picture: A small PNG as a data URI, of image data.
+    """
+
+    index: int
+    label: str
+    reference: str
+    candidate: str
+    margin: float
+    picture: str | None = None
+
+
 class Candidate(_Frozen):
     """One engine that could be shipped, with everything measured about it.
 
@@ -212,6 +251,8 @@ class Candidate(_Frozen):
             ``latency_ratio``, ``throughput_per_s`` (one per batch size, in conditions), ``cold_start_ms``,
             ``peak_memory_mib``, ``size_mib``.
         latency_ms: The raw samples.
+        slices: Of the test split, the worst drop first.
+        flips: The surest of FP32's decisions that changed first; at most 200.
     """
 
     id: str
@@ -228,6 +269,8 @@ class Candidate(_Frozen):
     measurements: tuple[Measurement, ...] = ()
     latency_ms: tuple[float, ...] = ()
     classes: tuple[ClassRow, ...] = ()
+    slices: tuple[SliceRow, ...] = ()
+    flips: tuple[FlipRow, ...] = ()
     events: tuple[Event, ...] = ()
 
     def figure(self, name: str) -> Measurement | None:

@@ -1,0 +1,20 @@
+"""Intervals: how far a figure could be from the truth, given how few samples it rests on."""
+
+from edgeopt.measure.statistics.bootstrap import FEWEST_SAMPLES, bootstrap
+from edgeopt.measure.statistics.multiple import holm
+from edgeopt.measure.statistics.shares import mcnemar_p, paired_difference, proportion
+from edgeopt.measure.statistics.timing import block_quantiles, median_of_few, quantile, rate, ratio_of_medians
+
+__all__ = [
+    "FEWEST_SAMPLES",
+    "block_quantiles",
+    "bootstrap",
+    "holm",
+    "mcnemar_p",
+    "median_of_few",
+    "paired_difference",
+    "proportion",
+    "quantile",
+    "rate",
+    "ratio_of_medians",
+]
