@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgeopt.core.errors import BundleError
+from edgeopt.core.slices import SliceColumn
 
-__all__ = ["OUTCOMES", "Outcomes", "Samples", "SliceColumn", "read_outcomes", "write_outcomes"]
+__all__ = ["OUTCOMES", "Outcomes", "Samples", "read_outcomes", "write_outcomes"]
 
 OUTCOMES = "outcomes.npz"
 
@@ -22,19 +23,6 @@ Samples = Mapping[str, np.ndarray]
 _HEADER = "header"
 _SCHEMA_VERSION = 1
 _AGAIN = "Compile the bundle again, or leave the comparison by samples out."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceColumn:
-    """A property of the samples by which they are told apart: the class, the camera, the lighting.
-
-    Attributes:
-        codes: int32 [N], index into ``values``; -1 where the sample has none.
-        values: What the property may be.
-    """
-
-    codes: np.ndarray
-    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from edgeopt.core.events import Event
+from edgeopt.core.slices import SliceColumn
 
 __all__ = ["Batch", "Dataset", "InputContract", "Source", "Split", "SplitName", "Task"]
 
@@ -49,6 +50,7 @@ class Split:
         indices: int64 [N], which samples of the source, in a seeded order: the first few are a fair sample.
         how: One sentence for the manifest: given as such, or split off how, with which seed.
         fingerprint: Sha256 over what the samples contain and their order.
+        columns: Properties of the samples by name, one code per sample, in the order of ``indices``.
     """
 
     name: SplitName
@@ -56,6 +58,7 @@ class Split:
     indices: np.ndarray
     how: str
     fingerprint: str
+    columns: Mapping[str, SliceColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -98,6 +101,7 @@ class Dataset:
         contracts: The same by input name, one per input.
         licence: The data's licence, ``provenance`` where it comes from, as its manifest says.
         events: What the user must know, e.g. samples that are in two given splits.
+        metrics: What the outputs are judged by, the one whose drop decides first; empty: the task's own.
     """
 
     name: str
@@ -110,3 +114,4 @@ class Dataset:
     licence: str | None = None
     provenance: str | None = None
     events: tuple[Event, ...] = ()
+    metrics: tuple[str, ...] = ()
