@@ -2,6 +2,7 @@
 
 from edgeopt.measure.statistics.bootstrap import FEWEST_SAMPLES, bootstrap
 from edgeopt.measure.statistics.multiple import holm
+from edgeopt.measure.statistics.power import detectable_drop, fail_power, holdable_limit, pass_power, samples_needed
 from edgeopt.measure.statistics.shares import mcnemar_p, paired_difference, proportion
 from edgeopt.measure.statistics.timing import block_quantiles, median_of_few, quantile, rate, ratio_of_medians
 
@@ -9,12 +10,17 @@ __all__ = [
     "FEWEST_SAMPLES",
     "block_quantiles",
     "bootstrap",
+    "detectable_drop",
+    "fail_power",
+    "holdable_limit",
     "holm",
     "mcnemar_p",
     "median_of_few",
     "paired_difference",
+    "pass_power",
     "proportion",
     "quantile",
     "rate",
     "ratio_of_medians",
+    "samples_needed",
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 from scipy import optimize, stats
 
 from edgeopt.core.measurement import Interval
 
-__all__ = ["mcnemar_p", "paired_difference", "proportion"]
+__all__ = ["mcnemar_p", "paired_difference", "proportion", "score_statistic"]
 
 _LEVEL = 0.95
 
@@ -51,28 +50,37 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def _score(b: int, c: int, n: int, delta: float) -> float:
+def score_statistic(b: np.ndarray, c: np.ndarray, n: int, delta: float) -> np.ndarray:
     """Tango's statistic at the difference ``delta``; falls with ``delta``.
 
     With q the share of "only the second" and q + δ that of "only the first", setting the derivative of the
     multinomial log-likelihood b·ln(q + δ) + c·ln q + (n − b − c)·ln(1 − 2q − δ) to zero gives
     2n·q² + ((2n − b + c)δ − b − c)·q − cδ(1 − δ) = 0; the variance of b − c is then n(2q + δ(1 − δ)).
+
+    Args:
+        b: Samples on which only the first was successful; ``c``: only the second; arrays of one shape.
+        n: All samples.
+
+    Returns:
+        ±infinity where the variance vanishes and the difference is not ``delta``.
     """
     linear = (2 * n - b + c) * delta - b - c
     constant = -c * delta * (1 - delta)
-    q = (math.sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    q = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
     variance = n * (2 * q + delta * (1 - delta))
     distance = b - c - n * delta
-    if variance <= 1e-12 * n:
-        return math.copysign(math.inf, distance) if distance else 0.0
-    return distance / math.sqrt(variance)
+    flat = variance <= 1e-12 * n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = distance / np.sqrt(np.where(flat, 0.0, variance))
+    return np.where(distance == 0, 0.0, score)
 
 
 def _score_root(b: int, c: int, n: int, *, z: float, low: float, high: float) -> float:
     """Where the score equals ``z`` between ``low`` and ``high``."""
+    counts = np.array([b, c], dtype=np.float64)
 
     def excess(delta: float) -> float:
-        return max(min(_score(b, c, n, delta), 1e6), -1e6) - z
+        return max(min(float(score_statistic(counts[0], counts[1], n, delta)), 1e6), -1e6) - z
 
     if excess(low) <= 0:
         return low
