@@ -234,9 +234,9 @@ def test_split(net: Net, compiled: Bundle, samples: int | None) -> tuple[Arrays,
     outputs = tuple(TensorSpec(name=o.name, dtype=o.dtype, shape=o.shape) for o in contract.outputs)
     split = load_data(str(net.data), inputs=inputs, outputs=outputs).splits["test"]
     batch = next(split.batches(samples or len(split), samples))
-    if batch.labels is None:
+    if batch.targets is None:
         sys.exit(f"{net.data} has no labels")
-    return {spec.name: array for spec, array in zip(inputs, batch.inputs, strict=True)}, batch.labels
+    return {spec.name: array for spec, array in zip(inputs, batch.inputs, strict=True)}, batch.targets
 
 
 def quanta(outputs: np.ndarray, reference: np.ndarray, quantum: float) -> np.ndarray:

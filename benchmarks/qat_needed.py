@@ -121,7 +121,7 @@ def accuracy(data: Dataset, scores: Scores) -> float:
     for batch in data.splits["test"].batches(BATCH):
         x, count = batch.inputs[0], len(batch.inputs[0])
         full = np.concatenate([x, np.repeat(x[-1:], BATCH - count, axis=0)])
-        right += int((scores(full)[:count].argmax(-1) == batch.labels).sum())
+        right += int((scores(full)[:count].argmax(-1) == batch.targets).sum())
         total += count
     return 100 * right / total
 

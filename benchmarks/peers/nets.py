@@ -134,7 +134,7 @@ def _first(split: Split, names: tuple[str, ...], limit: int | None) -> dict[str,
     """The first ``limit`` samples of a split, by input name; labels under ``_LABELS``."""
     parts: dict[str, list[np.ndarray]] = {}
     for batch in split.batches(64, limit):
-        for key, array in _named(batch.inputs, batch.labels, names):
+        for key, array in _named(batch.inputs, batch.targets, names):
             parts.setdefault(key, []).append(np.asarray(array))
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
 
@@ -150,5 +150,5 @@ def _named(
 def _labels(data: Dataset) -> np.ndarray | None:
     if data.task != "classification":
         return None
-    parts = [batch.labels for batch in data.splits["test"].batches(256)]
+    parts = [batch.targets for batch in data.splits["test"].batches(256)]
     return np.concatenate([part for part in parts if part is not None]).astype(np.int64)

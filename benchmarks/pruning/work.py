@@ -59,7 +59,7 @@ def prune(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     made = STEPS["prune"].run(model, config, context(data, job)).model
     batch = next(data.splits["train"].batches(SAMPLES, SAMPLES))
-    np.savez(folder / "samples.npz", x=batch.inputs[0], y=batch.labels)
+    np.savez(folder / "samples.npz", x=batch.inputs[0], y=batch.targets)
     torch.export.save(made.program, folder / "pruned.pt2")
     whole = {"macs": trace_channels(model.program).macs({}), "parameters": model.parameters}
     return {**facts(made), "original": whole}
@@ -133,7 +133,7 @@ def accuracy(model: TrainedModel, data: Dataset) -> float:
     with torch.no_grad():
         for batch in data.splits["test"].batches(_BATCH):
             answers = run(torch.from_numpy(np.ascontiguousarray(batch.inputs[0]))).argmax(-1).numpy()
-            right, total = right + int((answers == batch.labels).sum()), total + len(answers)
+            right, total = right + int((answers == batch.targets).sum()), total + len(answers)
     return 100 * right / total
 
 

@@ -62,7 +62,6 @@ def finetune_program(model: TrainedModel, config: Finetune, context: StepContext
     name, trained = step_name(config), trained_parameters(program)
     batch, fixed = config.training.batch_size, model.inputs[0].batch
     feed = Feed.of(model, program, data.splits["calibration"], batch, batch)
-    classification = data.task == "classification"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(context.seed)
         graph = program.module(check_guards=False)
@@ -75,7 +74,7 @@ def finetune_program(model: TrainedModel, config: Finetune, context: StepContext
             student=FloatStudent(tape, until),
             reference=Tape(teacher, [point.teacher for point in points]),
             loss=dataclasses.replace(
-                find_loss(config.training, classification=classification, labelled=classification),
+                find_loss(config.training, task=data.task),
                 points=len(points),
                 feature_weight=config.feature_weight or 0.0 if isinstance(config, Distil) else 0.0,
             ),

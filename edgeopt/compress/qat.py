@@ -128,12 +128,12 @@ def start_qat(session: Session, config: Qat) -> QatRun:
     own_tensors(prepared, {node.name for node in prepared.graph.nodes if _is_trained(node, trained)})
     insert_fake_quants(prepared, config)
     names = insert_norms(prepared, norms)
-    classification, fixed = data.task == "classification", session.model.inputs[0].batch
+    fixed = session.model.inputs[0].batch
     student = Student(prepared, config, names)
     job = Job(
         student=student,
         reference=reference,
-        loss=find_loss(config.training, classification=classification, labelled=classification),
+        loss=find_loss(config.training, task=data.task),
         config=config.training,
         batches=TrainingBatches(
             split=data.splits["train"],

@@ -16,6 +16,8 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils import _pytree as pytree
 
 from edgeopt.compress.calibrate import Feed
+from edgeopt.compress.training.batches import target_tensor
+from edgeopt.compress.training.losses import TaskLoss
 from edgeopt.data.contract import Split
 
 __all__ = ["Judge", "Score"]
@@ -32,7 +34,8 @@ class Score:
             output from the float graph's. Else: squared error of all outputs over the float outputs' power.
         sqnr_db: Of all outputs together; infinite where they are equal.
         agreement: Share of samples whose largest score is the float graph's; None where there are no classes.
-        loss: Mean cross-entropy against the labels; None without labels.
+        loss: Mean cross-entropy against the labels of a classifier; of other tasks what the judge's own loss says; None
+            without either.
         accuracy: Top-1, as a share; None without labels.
         n: How many samples.
     """
@@ -52,17 +55,31 @@ class Judge:
         reference: The float graph, or a callable on flat input tensors.
         feed: The samples; batches as the program takes them.
         classification: Whether the first output has one score per class on its last axis.
+        loss: Of outputs and targets of a batch, a scalar, its mean; for tasks other than classification.
     """
 
-    def __init__(self, reference: GraphModule | Run, feed: Feed, *, classification: bool) -> None:
+    def __init__(
+        self, reference: GraphModule | Run, feed: Feed, *, classification: bool, loss: TaskLoss | None = None
+    ) -> None:
         self._feed, self._classification = feed, classification
         self._reference = [[leaf.clone() for leaf in leaves] for leaves in self._outputs(reference)]
-        self._labels = _labels(feed.split, feed.size, feed.samples) if classification else None
+        self._loss = None if classification else loss
+        wanted = classification or loss is not None
+        self._targets = _targets(feed.split, feed.size, feed.samples) if wanted else None
 
     @classmethod
-    def on(cls, reference: GraphModule | Run, feed: Feed, split: Split, limit: int, *, classification: bool) -> Judge:
+    def on(
+        cls,
+        reference: GraphModule | Run,
+        feed: Feed,
+        split: Split,
+        limit: int,
+        *,
+        classification: bool,
+        loss: TaskLoss | None = None,
+    ) -> Judge:
         """A judge on the first ``limit`` samples of ``split``, in the batches of ``feed``."""
-        return cls(reference, replace(feed, split=split, limit=limit), classification=classification)
+        return cls(reference, replace(feed, split=split, limit=limit), classification=classification, loss=loss)
 
     @property
     def samples(self) -> int:
@@ -85,18 +102,20 @@ class Judge:
                 mine, theirs = F.log_softmax(leaves[0].double(), -1), F.log_softmax(reference[0].double(), -1)
                 divergence += float((theirs.exp() * (theirs - mine)).sum())
                 agreed += int((leaves[0].argmax(-1) == reference[0].argmax(-1)).sum())
-                if self._labels is not None:
-                    labels = self._labels[done : done + count]
+                if self._targets is not None:
+                    labels = self._targets[done : done + count]
                     loss += float(F.nll_loss(mine, labels, reduction="sum"))
                     right += int((leaves[0].argmax(-1) == labels).sum())
+            elif self._loss is not None and self._targets is not None:
+                loss += count * float(self._loss(leaves, self._targets[done : done + count]))
             done += count
-        labelled = self._classification and self._labels is not None
+        labelled = self._targets is not None
         return Score(
             divergence=divergence / done if self._classification else noise / power if power else math.inf,
             sqnr_db=10 * math.log10(power / noise) if noise and power else math.inf,
             agreement=agreed / done if self._classification else None,
             loss=loss / done if labelled else None,
-            accuracy=right / done if labelled else None,
+            accuracy=right / done if labelled and self._classification else None,
             n=done,
         )
 
@@ -115,8 +134,8 @@ def _run(model: GraphModule) -> Run:
     return lambda inputs: Interpreter(model).run(*inputs, enable_io_processing=False)
 
 
-def _labels(split: Split, size: int, limit: int) -> torch.Tensor | None:
-    found = [batch.labels for batch in split.batches(size, limit)]
-    if any(labels is None for labels in found) or not found:
+def _targets(split: Split, size: int, limit: int) -> torch.Tensor | None:
+    found = [batch.targets for batch in split.batches(size, limit)]
+    if any(targets is None for targets in found) or not found:
         return None
-    return torch.cat([torch.from_numpy(labels) for labels in found if labels is not None])
+    return torch.cat([target_tensor(targets) for targets in found if targets is not None])

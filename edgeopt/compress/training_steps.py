@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.quantize import QuantizeStep, quiet_loggers
+from edgeopt.compress.training.losses import has_loss
 from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import BackendError, RecipeError
 from edgeopt.data.contract import Dataset
@@ -120,9 +121,14 @@ def demand_trainable(config: StepConfig, data: Dataset | None) -> None:
             )
     if training.loss != "task":
         imported(training.loss)
-    if data is not None and data.task != "classification" and training.loss == "task" and not training.distillation:
+    if data is not None and training.loss == "task" and not training.distillation and not has_loss(data.task):
+        reason = (
+            "the data has no labels"
+            if data.task == "unlabelled"
+            else f"the task {data.task} has no loss of its own here"
+        )
         raise RecipeError(
-            "There is nothing to train on: the data has no labels, and the recipe has neither a teacher nor a loss.",
+            f"There is nothing to train on: {reason}, and the recipe has neither a teacher nor a loss.",
             got=f"step {name} with training.loss: task, training.distillation: null",
             fix="Give labels, set training.distillation, or name a loss (package.module:callable).",
         )

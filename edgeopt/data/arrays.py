@@ -13,9 +13,10 @@ from edgeopt.core.errors import DataError
 from edgeopt.core.events import ProgressListener
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Batch
-from edgeopt.data.fit import check_dtype, check_labels, check_shape
+from edgeopt.data.fit import check_dtype, check_shape
 from edgeopt.data.preprocess import Affine
 from edgeopt.data.scan import Scan, scan_samples
+from edgeopt.data.targets import TargetRule
 
 __all__ = ["ArrayPool", "FileRows", "MemoryRows", "Rows", "array_pool"]
 
@@ -93,14 +94,17 @@ class ArrayPool:
 
     Args:
         rows: One per model input, equally long.
-        labels: int64 [N], or None.
+        targets: What is right for each sample, as stored, or None.
+        rule: What the targets mean.
         values: What a manifest does to the values of a single input; None where they are ready.
         where: How an error names the samples.
     """
 
-    def __init__(self, rows: Sequence[Rows], labels: np.ndarray | None, values: Affine | None, where: str) -> None:
-        self._rows, self._labels, self._values = tuple(rows), labels, values
-        self.where, self.labelled = where, labels is not None
+    def __init__(
+        self, rows: Sequence[Rows], targets: Rows | None, rule: TargetRule, values: Affine | None, where: str
+    ) -> None:
+        self._rows, self._targets, self._rule, self._values = tuple(rows), targets, rule, values
+        self.where, self.labelled = where, targets is not None
 
     def __len__(self) -> int:
         return self._rows[0].shape[0]
@@ -110,28 +114,28 @@ class ArrayPool:
         inputs = tuple(rows.read(indices) for rows in self._rows)
         if self._values is not None:
             inputs = tuple(self._values(array) for array in inputs)
-        labels = None if self._labels is None else self._labels[np.asarray(indices, np.int64)]
-        return Batch(inputs=inputs, labels=labels)
+        targets = None if self._targets is None else self._rule.ready(self._targets.read(indices))
+        return Batch(inputs=inputs, targets=targets)
 
     def scan(self, classes: int | None, progress: ProgressListener) -> Scan:
         """Check and fingerprint every sample."""
-        if self._labels is not None:
-            check_labels(self._labels, classes, self.where)
-        return scan_samples(self, where=self.where, classes=classes, progress=progress)
+        return scan_samples(self, self._rule, where=self.where, classes=classes, progress=progress)
 
 
 def array_pool(
     rows: Sequence[tuple[str, Rows]],
-    labels: tuple[str, Rows] | None,
+    targets: tuple[str, Rows] | None,
+    rule: TargetRule,
     *,
     inputs: Sequence[TensorSpec],
     values: Affine | None,
 ) -> ArrayPool:
-    """Make a pool after checking that arrays, labels and the model's inputs fit together.
+    """Make a pool after checking that arrays, targets and the model fit together.
 
     Args:
         rows: (how an error names it, the array) per model input, in the model's order.
-        labels: Likewise; None where there are none.
+        targets: Likewise; None where there are none.
+        rule: What the targets must be.
 
     Raises:
         DataError: A dtype or a shape does not fit, or the lengths differ.
@@ -141,9 +145,11 @@ def array_pool(
             raise DataError(f"The array {where} is a single number.", fix="Save one sample per row: [N, …].")
         check_dtype(array.dtype, spec, where, converts=values is not None)
         check_shape(array.shape[1:], spec, where)
-    named = [*rows, *([labels] if labels else [])]
-    if labels is not None:
-        _check_label_array(*labels)
+    named = [*rows, *([targets] if targets else [])]
+    if targets is not None:
+        if not targets[1].shape:
+            raise DataError(f"The array {targets[0]} is a single number.", fix="Save one row per sample: [N, …].")
+        rule.check_form(targets[1].dtype, targets[1].shape[1:], targets[0])
     first, count = named[0][0], named[0][1].shape[0]
     for where, array in named[1:]:
         if array.shape[0] != count:
@@ -152,21 +158,7 @@ def array_pool(
                 got=f"{count} in {first}, {array.shape[0]} in {where}",
                 fix="Row i of each must be the same sample.",
             )
-    numbers = labels[1].read(range(count)).astype(np.int64) if labels is not None else None
-    return ArrayPool([array for _, array in rows], numbers, values, first)
-
-
-def _check_label_array(where: str, array: Rows) -> None:
-    if array.dtype.kind not in "iu":
-        raise DataError(
-            f"The labels of {where} are not integers.",
-            got=str(array.dtype),
-            fix="Save class indices, y.astype(np.int64), or leave y out: then the accuracy is not measured.",
-        )
-    if len(array.shape) != 1:
-        one_hot = len(array.shape) == 2 and array.shape[1] > 1
-        raise DataError(
-            f"The labels of {where} are not one number per sample.",
-            got=f"shape {list(array.shape)}",
-            fix="Save class indices [N]: " + ("y.argmax(axis=1)." if one_hot else "y.reshape(-1)."),
-        )
+    stored = targets[1] if targets is not None else None
+    if stored is not None and rule.task == "classification":  # small, and read in any order
+        stored = MemoryRows(stored.read(range(count)))
+    return ArrayPool([array for _, array in rows], stored, rule, values, first)

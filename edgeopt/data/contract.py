@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -11,10 +11,12 @@ import numpy as np
 from edgeopt.core.events import Event
 from edgeopt.core.slices import SliceColumn
 
-__all__ = ["Batch", "Dataset", "InputContract", "Source", "Split", "SplitName", "Task"]
+__all__ = ["Batch", "Dataset", "Decoder", "InputContract", "Source", "Split", "SplitName", "Task"]
 
 SplitName = Literal["train", "calibration", "tune", "test"]
-Task = Literal["classification", "unlabelled"]
+Task = Literal["classification", "regression", "embedding", "segmentation", "detection", "unlabelled"]
+Decoder = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+"""Detections [N, K, 6] of a batch's outputs by name: rows (x1, y1, x2, y2, score, class), padded with score 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +25,12 @@ class Batch:
 
     Attributes:
         inputs: One array [N, …] per model input, in the model's order.
-        labels: int64 [N] in [0, classes), or None where the data has none.
+        targets: What is right for each sample, [N, …]; None where the data does not say. Classification: int64 [N] in
+            [0, classes). Other tasks: as ``data.targets.TargetRule`` has it.
     """
 
     inputs: tuple[np.ndarray, ...]
-    labels: np.ndarray | None
+    targets: np.ndarray | None
 
 
 class Source(Protocol):
@@ -93,7 +96,7 @@ class Dataset:
 
     Attributes:
         name: As the report names it.
-        task: ``classification``: labels are class indices.
+        task: What the targets are; ``unlabelled``: there are none, or they are left alone.
         splits: At least ``calibration`` and ``test``; ``tune`` and ``train`` where there is enough.
         classes: Class names, in label order; empty where unknown.
         fingerprint: Sha256 over the splits' fingerprints.
@@ -102,6 +105,7 @@ class Dataset:
         licence: The data's licence, ``provenance`` where it comes from, as its manifest says.
         events: What the user must know, e.g. samples that are in two given splits.
         metrics: What the outputs are judged by, the one whose drop decides first; empty: the task's own.
+        decoder: Detection: what makes detections of the model's outputs; None: the first output holds them.
     """
 
     name: str
@@ -115,3 +119,4 @@ class Dataset:
     provenance: str | None = None
     events: tuple[Event, ...] = ()
     metrics: tuple[str, ...] = ()
+    decoder: Decoder | None = None

@@ -46,7 +46,7 @@ class FolderPool:
         """Decode images, as the model takes them."""
         images = [self._decoded(self._paths[index]) for index in indices]
         labels = None if self._labels is None else self._labels[np.asarray(indices, np.int64)]
-        return Batch(inputs=(np.stack(images),), labels=labels)
+        return Batch(inputs=(np.stack(images),), targets=labels)
 
     def scan(self, classes: int | None, progress: ProgressListener) -> Scan:
         """Fingerprint the files and see that each one can be decoded; JPEGs at an eighth of their size, to be quick."""
@@ -58,7 +58,7 @@ class FolderPool:
         for index, path in enumerate(self._paths):
             digests[index] = np.frombuffer(hashlib.sha256(how + _checked_bytes(path)).digest(), np.uint8)
             progress(Progress(stage="data", done=index + 1, total=len(self)))
-        return Scan(digests=digests, labels=self._labels, lows=None, highs=None)
+        return Scan(digests=digests, labels=self._labels)
 
     def _decoded(self, path: Path) -> np.ndarray:
         image = self._reader(path)
@@ -88,6 +88,12 @@ def folder_pools(
             "A folder of images feeds one input.",
             got=f"a model with inputs {', '.join(spec.name for spec in inputs)}",
             fix="Use an .npz with x/NAME arrays, or package.module:callable.",
+        )
+    if manifest.task not in ("classification", "unlabelled"):
+        raise DataError(
+            "A folder of class folders holds no targets but classes.",
+            got=f"task: {manifest.task} with source: {{folder: {folder.name}}}",
+            fix="Use an .npz with x and y, or source: {dataset: package.module:callable}.",
         )
     reader = image_reader(manifest.preprocessing, inputs[0])
     below = _folders(folder)

@@ -15,16 +15,16 @@ from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.fingerprint import hash_file, hash_json
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.arrays import MemoryRows, Rows
-from edgeopt.data.contract import Dataset, InputContract, Split, SplitName, Task
-from edgeopt.data.fit import class_count
+from edgeopt.data.contract import Dataset, Decoder, InputContract, Split, SplitName, Task
 from edgeopt.data.folder import folder_pools
 from edgeopt.data.manifest import Manifest, Origin, Preprocessing, SplitPlan, read_manifest
-from edgeopt.data.mapped import call_factory, mapped_pools
+from edgeopt.data.mapped import call_factory, mapped_pools, named_object
 from edgeopt.data.npz import keyed_pools, npz_pools
 from edgeopt.data.preprocess import Affine, affine
-from edgeopt.data.scan import Pool, Scan, WithoutLabels
+from edgeopt.data.scan import Pool, Scan
 from edgeopt.data.shipped import shipped_sets
 from edgeopt.data.splits import make_splits, overlaps
+from edgeopt.data.targets import TargetRule, target_classes
 
 __all__ = ["check_data", "load_data"]
 
@@ -43,6 +43,7 @@ class _Opened:
     pools: Mapping[SplitName, Pool]
     classes: tuple[str, ...] = ()
     manifest: Manifest | None = None
+    decoder: Decoder | None = None
 
 
 def load_data(
@@ -60,7 +61,7 @@ def load_data(
             ``package.module:callable``, the name of a shipped set; or in memory: a dict of arrays named as in an
             ``.npz``, a map-style data set, a dict of split name → data set, a callable that returns one of these.
         inputs: The model's inputs, in order.
-        outputs: The model's outputs: the last dimension of the first one is the number of classes.
+        outputs: The model's outputs: targets must fit the first one, which says how many classes there are.
         seed: For the splits and their order; a manifest's own seed goes before it.
         progress: Hears how far the checking pass is.
 
@@ -70,9 +71,8 @@ def load_data(
     opened = _open(spec, inputs, outputs)
     manifest = opened.manifest
     task = _task(opened)
-    ignored = task == "unlabelled"
-    pools = {name: WithoutLabels(p) if ignored and p.labelled else p for name, p in opened.pools.items()}
-    classes = class_count(outputs, opened.classes) if task == "classification" else None
+    pools = opened.pools
+    classes = target_classes(task, outputs, opened.classes)
     scans = {name: pool.scan(classes, progress) for name, pool in pools.items()}
     plan = manifest.splits if manifest else SplitPlan()
     seed = seed if plan.seed is None else plan.seed
@@ -89,6 +89,8 @@ def load_data(
         licence=manifest.license if manifest else None,
         provenance=manifest.provenance if manifest else None,
         events=overlaps(splits, pools, scans),
+        metrics=manifest.metrics if manifest else (),
+        decoder=opened.decoder,
     )
 
 
@@ -105,14 +107,15 @@ def check_data(spec: str | Path | Any) -> None:
 
 
 def _open(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> _Opened:
+    rule = TargetRule(output=outputs[0] if outputs else None)
     if not isinstance(spec, str | Path):
-        return _open_object(spec, inputs)
+        return _open_object(spec, inputs, rule)
     place = _locate(spec)
     if isinstance(place, str):
-        return _Opened(name=place, pools=mapped_pools(call_factory(place), place, inputs=inputs, values=None))
+        return _Opened(name=place, pools=mapped_pools(call_factory(place), rule, place, inputs=inputs, values=None))
     if place.suffix in _MANIFESTS:
         return _open_manifest(place, inputs, outputs)
-    return _Opened(name=place.stem, pools=npz_pools(place, inputs=inputs, values=None))
+    return _Opened(name=place.stem, pools=npz_pools(place, rule, inputs=inputs, values=None))
 
 
 def _locate(spec: str | Path) -> Path | str:
@@ -135,15 +138,15 @@ def _locate(spec: str | Path) -> Path | str:
     )
 
 
-def _open_object(spec: Any, inputs: Sequence[TensorSpec]) -> _Opened:
+def _open_object(spec: Any, inputs: Sequence[TensorSpec], rule: TargetRule) -> _Opened:
     made = spec() if callable(spec) and not hasattr(spec, "__getitem__") else spec
     if isinstance(made, Mapping) and made and all(_ARRAY_KEY.match(str(key)) for key in made):
         rows: dict[str, Rows] = {str(key): MemoryRows(_numbers(str(key), value)) for key, value in made.items()}
-        return _Opened(name="arrays", pools=keyed_pools(rows, "the arrays", inputs=inputs, values=None))
+        return _Opened(name="arrays", pools=keyed_pools(rows, rule, "the arrays", inputs=inputs, values=None))
     if isinstance(made, tuple):
         raise DataError("A tuple is no data set.", got=f"{len(made)} items", fix="Give a dict: {'x': x, 'y': y}.")
     name = type(made).__name__
-    return _Opened(name=name, pools=mapped_pools(made, name, inputs=inputs, values=None))
+    return _Opened(name=name, pools=mapped_pools(made, rule, name, inputs=inputs, values=None))
 
 
 def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> _Opened:
@@ -151,7 +154,7 @@ def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[T
     how, origin = manifest.preprocessing, manifest.source
     _check_layout(how, inputs)
     if origin.folder is not None:
-        classes = class_count(outputs, manifest.classes) if manifest.task == "classification" else None
+        classes = target_classes(manifest.task, outputs, manifest.classes)
         folder = _beside(path, origin.folder, "folder")
         try:
             pools, names = folder_pools(folder, manifest, inputs=inputs, classes=classes)
@@ -159,15 +162,34 @@ def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[T
             raise DataError("The folder of images cannot be read.", got=f"{folder} ({error})") from error
         return _Opened(name=manifest.name, pools=pools, classes=names, manifest=manifest)
     values = _values(how, inputs)
+    rule = TargetRule(
+        task=manifest.task,
+        output=outputs[0] if outputs else None,
+        ignore_index=manifest.ignore_index,
+        decoded=manifest.decoder is not None,
+        declared=True,
+    )
     arrays: Mapping[SplitName, Pool]
     if origin.npz is not None:
-        arrays = npz_pools(_pinned(path, origin), inputs=inputs, values=values)
+        arrays = npz_pools(_pinned(path, origin), rule, inputs=inputs, values=values)
     else:
         place = origin.dataset or ""
         if not _FACTORY.fullmatch(place):
             raise DataError("A dataset is named package.module:callable.", got=f"{place!r} in {path}")
-        arrays = mapped_pools(call_factory(place, path.resolve().parent), place, inputs=inputs, values=values)
-    return _Opened(name=manifest.name, pools=arrays, classes=manifest.classes, manifest=manifest)
+        arrays = mapped_pools(call_factory(place, path.resolve().parent), rule, place, inputs=inputs, values=values)
+    return _Opened(
+        name=manifest.name, pools=arrays, classes=manifest.classes, manifest=manifest, decoder=_decoder(path, manifest)
+    )
+
+
+def _decoder(path: Path, manifest: Manifest) -> Decoder | None:
+    if manifest.decoder is None:
+        return None
+    found = named_object(manifest.decoder, path.resolve().parent)
+    if not callable(found):
+        raise DataError("The decoder is no callable.", got=f"{manifest.decoder} in {path}: {type(found).__name__}")
+    decoder: Decoder = found
+    return decoder
 
 
 def _manifest_of(folder: Path) -> Path:
@@ -230,9 +252,9 @@ def _check_layout(how: Preprocessing, inputs: Sequence[TensorSpec]) -> None:
 def _task(opened: _Opened) -> Task:
     labelled = opened.pools["test"].labelled
     asked = opened.manifest.task if opened.manifest else None
-    if asked == "classification" and not labelled:
+    if asked not in (None, "unlabelled") and not labelled:
         raise DataError(
-            "The manifest says task: classification, but the test data has no labels.",
+            f"The manifest says task: {asked}, but the test data has no labels.",
             got=opened.pools["test"].where,
             fix="Add the labels, or say task: unlabelled; then the accuracy is not measured.",
         )
@@ -246,7 +268,7 @@ def _task(opened: _Opened) -> Task:
                 if name != "test"
                 else "Give the labelled samples that the artifact is to be judged on.",
             )
-        if task == "classification" and name in ("tune", "train") and not pool.labelled:
+        if task != "unlabelled" and name in ("tune", "train") and not pool.labelled:
             raise DataError(
                 f"The {name} split has no labels.", got=pool.where, fix="Add them; only calibration does without."
             )

@@ -17,6 +17,7 @@ from edgeopt.data.contract import Task
 __all__ = ["Manifest", "Origin", "Preprocessing", "SplitPlan", "read_manifest"]
 
 Side = Annotated[int, Field(ge=1)]
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
 Share = Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(gt=0, lt=1, strict=True)]
 _RATIO = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*")
 
@@ -144,7 +145,13 @@ class Manifest(_Frozen):
     """A data set. Relative paths are resolved beside the manifest.
 
     Attributes:
+        task: ``classification``, ``regression``, ``embedding``, ``segmentation``, ``detection``: what ``y`` holds
+            (``data.targets.TargetRule``); ``unlabelled``: ``y`` is left alone.
         classes: Class names in label order.
+        ignore_index: Segmentation: the number stored for pixels that are not counted, beside -1.
+        decoder: Detection: ``package.module:callable`` that makes [N, K, 6], rows (x1, y1, x2, y2, score, class), of a
+            batch's outputs by name. Without it the first output is that.
+        metrics: What the outputs are judged by, the one whose drop decides first; none: the task's own.
         labels: Folders only: folder name → class index, where the model's classes are more than the folders.
         license: As SPDX spells it. ``provenance``: where the data comes from, how it was split, what is known of it.
     """
@@ -156,6 +163,9 @@ class Manifest(_Frozen):
     source: Origin
     classes: tuple[str, ...] = ()
     labels: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    ignore_index: Annotated[int, Field(strict=True)] | None = None
+    decoder: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] | None = None
+    metrics: tuple[MetricName, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
     splits: SplitPlan = SplitPlan()
     license: str | None = None
@@ -178,6 +188,12 @@ class Manifest(_Frozen):
             raise ValueError("classes holds a name twice")
         if self.labels and not self.source.folder:
             raise ValueError("labels maps the class folders of a folder source; other sources carry their labels")
+        if self.ignore_index is not None and self.task != "segmentation":
+            raise ValueError(f"ignore_index is for segmentation; the task is {self.task}")
+        if self.decoder is not None and self.task != "detection":
+            raise ValueError(f"decoder is for detection; the task is {self.task}")
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError("metrics holds a name twice")
         if self.preprocessing.is_for_images and not self.source.folder:
             raise ValueError("mode, resize and crop are for folders of images; do them before storing an npz")
         return self

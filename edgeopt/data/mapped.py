@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,28 @@ from edgeopt.data.contract import Batch, SplitName
 from edgeopt.data.fit import check_dtype, check_shape
 from edgeopt.data.preprocess import Affine
 from edgeopt.data.scan import Scan, scan_samples
+from edgeopt.data.targets import TargetRule, stack_boxes
 
-__all__ = ["MappedPool", "call_factory", "mapped_pools"]
+__all__ = ["MappedPool", "call_factory", "mapped_pools", "named_object"]
 
 _SPLITS: tuple[SplitName, ...] = ("test", "calibration", "tune", "train")
 
 
 class MappedPool:
-    """A data set whose items are ``(x, y)``, ``((x1, x2), y)``, or ``x`` alone where there are no labels.
+    """A data set whose items are ``(x, y)``, ``((x1, x2), y)``, or ``x`` alone where there are no targets.
 
     Args:
-        dataset: Has ``len`` and ``[index]``; ``x`` is an array or tensor without the batch dimension, ``y`` an integer.
+        dataset: Has ``len`` and ``[index]``; ``x`` is an array or tensor without the batch dimension, ``y``
+            an integer, or an array as the task has it; boxes [M, 5] need not be equally many.
+        rule: What the targets mean.
         where: How an error names it.
     """
 
-    def __init__(self, dataset: Any, inputs: Sequence[TensorSpec], values: Affine | None, where: str) -> None:
-        self._dataset, self._inputs, self._values, self.where = dataset, tuple(inputs), values, where
+    def __init__(
+        self, dataset: Any, rule: TargetRule, inputs: Sequence[TensorSpec], values: Affine | None, where: str
+    ) -> None:
+        self._dataset, self._rule, self._inputs, self._values = dataset, rule, tuple(inputs), values
+        self.where = where
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(
                 f"The data of {where} is no map-style data set.",
@@ -40,7 +47,7 @@ class MappedPool:
                 fix="Return an object with len(d) and d[i], or a dict of split name → such an object.",
             )
         self._length = len(dataset)
-        self.labelled = self._length > 0 and self._first().labels is not None
+        self.labelled = self._length > 0 and self._first().targets is not None
 
     def __len__(self) -> int:
         return self._length
@@ -61,18 +68,29 @@ class MappedPool:
                 got=" and ".join(sorted({str(list(arrays[0].shape)) for arrays, _ in items})),
                 fix="Pad or crop them to one shape.",
             ) from error
-        labels = [label for _, label in items]
+        targets = [target for _, target in items]
         if self._values is not None:
             inputs = tuple(self._values(array) for array in inputs)
-        if any(label is None for label in labels):
-            if not all(label is None for label in labels):
-                raise DataError(f"Some samples of {self.where} have a label and some have none.")
-            return Batch(inputs=inputs, labels=None)
-        return Batch(inputs=inputs, labels=np.array(labels, np.int64))
+        known = [target for target in targets if target is not None]
+        if len(known) not in (0, len(items)):
+            raise DataError(f"Some samples of {self.where} have a label and some have none.")
+        return Batch(inputs=inputs, targets=self._stacked(known) if known else None)
 
     def scan(self, classes: int | None, progress: ProgressListener) -> Scan:
         """Check and fingerprint every item."""
-        return scan_samples(self, where=self.where, classes=classes, progress=progress)
+        return scan_samples(self, self._rule, where=self.where, classes=classes, progress=progress)
+
+    def _stacked(self, targets: Sequence[np.ndarray]) -> np.ndarray:
+        if self._rule.task == "detection":
+            return stack_boxes(targets)
+        try:
+            return self._rule.ready(np.stack(targets))
+        except ValueError as error:
+            raise DataError(
+                f"The targets of {self.where} differ in shape.",
+                got=" and ".join(sorted({str(list(target.shape)) for target in targets})),
+                fix="Pad or crop them to one shape, that of the model's output.",
+            ) from error
 
     def _first(self) -> Batch:
         """The first item, read twice: augmented data would compare the artifact and FP32 on unlike samples."""
@@ -85,7 +103,7 @@ class MappedPool:
             )
         return first
 
-    def _item(self, index: int) -> tuple[tuple[np.ndarray, ...], int | None]:
+    def _item(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
         where = f"{self.where}[{index}]"
         try:
             item = self._dataset[index]
@@ -101,17 +119,27 @@ class MappedPool:
             raise DataError(
                 f"The sample {where} has the wrong form.",
                 got=_form(item),
-                fix=f"It is {form}: NumPy arrays or tensors without the batch dimension, and an integer.",
+                fix=f"It is {form}: NumPy arrays or tensors without the batch dimension, and the label or target.",
             )
         good = tuple(array for array in arrays if array is not None)
         for array, spec in zip(good, self._inputs, strict=True):
             check_dtype(array.dtype, spec, where, converts=self._values is not None)
             check_shape(array.shape, spec, where)
-        return good, None if y is None else _label(y, where)
+        if y is None or self._rule.task == "unlabelled":
+            return good, None
+        target = _array(np.asarray(y) if isinstance(y, int | float | np.generic) else y)
+        if target is None:
+            raise DataError(
+                f"The {'label' if self._rule.task == 'classification' else 'target'} of {where} is no number or array.",
+                got=_form(y),
+                fix="Give NumPy arrays, tensors or plain numbers; x alone where there is none.",
+            )
+        self._rule.check_form(target.dtype, target.shape, where)
+        return good, target
 
 
 def mapped_pools(
-    made: Any, where: str, *, inputs: Sequence[TensorSpec], values: Affine | None
+    made: Any, rule: TargetRule, where: str, *, inputs: Sequence[TensorSpec], values: Affine | None
 ) -> dict[SplitName, MappedPool]:
     """Wrap a data set (the test split), or a dict of split name → data set.
 
@@ -119,7 +147,7 @@ def mapped_pools(
         DataError: A split is unknown or missing, two splits are one object, or it is no map-style data set.
     """
     if not isinstance(made, Mapping):
-        return {"test": MappedPool(made, inputs, values, where)}
+        return {"test": MappedPool(made, rule, inputs, values, where)}
     for name in made:
         if name not in _SPLITS:
             raise DataError(
@@ -135,7 +163,7 @@ def mapped_pools(
             got=", ".join(made),
             fix="Splits are disjoint: give each its own samples, or only test, and the others are split off it.",
         )
-    return {name: MappedPool(made[name], inputs, values, f"{where} ({name})") for name in _SPLITS if name in made}
+    return {name: MappedPool(made[name], rule, inputs, values, f"{where} ({name})") for name in _SPLITS if name in made}
 
 
 def call_factory(place: str, beside: Path | None = None) -> Any:
@@ -147,36 +175,53 @@ def call_factory(place: str, beside: Path | None = None) -> Any:
     Raises:
         DataError: The module or the callable is not there, or it raised.
     """
-    module_name, _, attribute = place.partition(":")
-    extra = [str(path) for path in (beside, Path.cwd()) if path is not None and str(path) not in sys.path]
-    sys.path.extend(extra)
-    try:
-        try:
-            found: Any = importlib.import_module(module_name)
-        except Exception as error:  # importing runs the user's code
-            raise DataError(
-                "The data's module cannot be imported.",
-                got=f"{place} ({type(error).__name__}: {error})",
-                fix="Write package.module:callable, importable from the current folder or installed.",
-            ) from error
-        for part in attribute.split("."):
-            if not hasattr(found, part):
-                names = [name for name in vars(found) if callable(getattr(found, name)) and not name.startswith("_")]
-                raise DataError(
-                    f"The module {module_name} has no {attribute}.",
-                    got=place,
-                    fix=f"It has {', '.join(nearest_first(part, names)[:5]) or 'no callable'}.",
-                )
-            found = getattr(found, part)
+    with _importable(beside):
+        found = _imported(place)
         if not callable(found):
             return found
         try:
             return found()
         except Exception as error:  # the user's code may raise anything
             raise DataError(f"{place} raised.", got=f"{type(error).__name__}: {error}") from error
+
+
+def named_object(place: str, beside: Path | None = None) -> Any:
+    """Import what ``package.module:attribute`` names, without calling it; as ``call_factory`` otherwise."""
+    with _importable(beside):
+        return _imported(place)
+
+
+@contextmanager
+def _importable(beside: Path | None) -> Iterator[None]:
+    extra = [str(path) for path in (beside, Path.cwd()) if path is not None and str(path) not in sys.path]
+    sys.path.extend(extra)
+    try:
+        yield
     finally:
         for path in extra:
             sys.path.remove(path)
+
+
+def _imported(place: str) -> Any:
+    module_name, _, attribute = place.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's code
+        raise DataError(
+            "The data's module cannot be imported.",
+            got=f"{place} ({type(error).__name__}: {error})",
+            fix="Write package.module:callable, importable from the current folder or installed.",
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            names = [name for name in vars(found) if callable(getattr(found, name)) and not name.startswith("_")]
+            raise DataError(
+                f"The module {module_name} has no {attribute}.",
+                got=place,
+                fix=f"It has {', '.join(nearest_first(part, names)[:5]) or 'no callable'}.",
+            )
+        found = getattr(found, part)
+    return found
 
 
 def _array(value: Any) -> np.ndarray | None:
@@ -186,17 +231,6 @@ def _array(value: Any) -> np.ndarray | None:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value
     return None
-
-
-def _label(value: Any, where: str) -> int:
-    array = _array(value) if not isinstance(value, int | np.generic) else np.asarray(value)
-    if array is None or array.ndim or array.dtype.kind not in "iu":
-        raise DataError(
-            f"The label of {where} is not an integer.",
-            got=_form(value),
-            fix="y is a class index that starts at 0; return x alone where there is none: then the accuracy is not measured.",
-        )
-    return int(array)
 
 
 def _form(value: Any) -> str:

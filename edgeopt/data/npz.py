@@ -21,6 +21,7 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.data.arrays import ArrayPool, FileRows, Rows, array_pool
 from edgeopt.data.contract import SplitName
 from edgeopt.data.preprocess import Affine
+from edgeopt.data.targets import TargetRule
 
 __all__ = ["keyed_pools", "npz_pools"]
 
@@ -30,7 +31,9 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _COPY_BYTES = 1 << 20
 
 
-def npz_pools(path: Path, *, inputs: Sequence[TensorSpec], values: Affine | None) -> dict[SplitName, ArrayPool]:
+def npz_pools(
+    path: Path, rule: TargetRule, *, inputs: Sequence[TensorSpec], values: Affine | None
+) -> dict[SplitName, ArrayPool]:
     """Open an ``.npz``: ``x``, ``y`` are the test split; ``x_calibration``, ``x_tune``, ``x_train`` (with ``y_…``) others.
 
     A model with several inputs has one array each: ``x/ids``, ``x/mask``, ``x_calibration/ids``, … An uncompressed
@@ -50,11 +53,11 @@ def npz_pools(path: Path, *, inputs: Sequence[TensorSpec], values: Affine | None
         raise DataError(
             "The data file is no readable .npz.", got=f"{path} ({error})", fix="Save it with np.savez(file, x=…, y=…)."
         ) from error
-    return keyed_pools(rows, path.name, inputs=inputs, values=values)
+    return keyed_pools(rows, rule, path.name, inputs=inputs, values=values)
 
 
 def keyed_pools(
-    arrays: dict[str, Rows], where: str, *, inputs: Sequence[TensorSpec], values: Affine | None
+    arrays: dict[str, Rows], rule: TargetRule, where: str, *, inputs: Sequence[TensorSpec], values: Affine | None
 ) -> dict[SplitName, ArrayPool]:
     """Sort arrays named as in an ``.npz`` into splits.
 
@@ -67,8 +70,8 @@ def keyed_pools(
     splits: tuple[tuple[SplitName, str], ...] = (("test", ""), *((name, f"_{name}") for name in _SPLITS))
     for split, suffix in splits:
         mine = {k: v for k, v in arrays.items() if k == f"x{suffix}" or k.startswith(f"x{suffix}/")}
-        labels = arrays.get(f"y{suffix}")
-        if not mine and labels is not None:
+        targets = arrays.get(f"y{suffix}")
+        if not mine and targets is not None:
             raise DataError(f"There are labels without samples in {where}.", got=f"y{suffix} without x{suffix}")
         if not mine and split == "test":
             raise DataError(
@@ -78,8 +81,9 @@ def keyed_pools(
             )
         if mine:
             named = _in_order(mine, f"x{suffix}", where, inputs)
-            paired = None if labels is None else (f"y{suffix} of {where}", labels)
-            pools[split] = array_pool(named, paired, inputs=inputs, values=values)
+            ignored = targets is None or rule.task == "unlabelled"
+            paired = None if ignored else (f"y{suffix} of {where}", arrays[f"y{suffix}"])
+            pools[split] = array_pool(named, paired, rule, inputs=inputs, values=values)
     return pools
 
 

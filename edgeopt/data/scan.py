@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,28 +12,30 @@ import numpy as np
 from edgeopt.core.errors import DataError
 from edgeopt.core.events import Progress, ProgressListener
 from edgeopt.data.contract import Batch, Source
-from edgeopt.data.fit import check_labels
+from edgeopt.data.targets import TargetRule
 
-__all__ = ["Pool", "Scan", "WithoutLabels", "scan_samples"]
+__all__ = ["Pool", "Scan", "scan_samples"]
 
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What is remembered of each sample: under 80 bytes, whatever its size.
+    """What is remembered of each sample: some 100 bytes, whatever its size.
 
     Attributes:
-        digests: uint8 [N, 32], the sha256 of each sample's content, labels left out.
-        labels: int64 [N], or None where there are none.
+        digests: uint8 [N, 32], the sha256 of each sample's content, targets left out.
+        labels: int64 [N], class indices; None for other tasks.
+        targets: uint8 [N, 32], the sha256 of each sample's target where it is no class index; None where there is none.
         lows: float64 [N, inputs], each sample's smallest value, ``highs`` its largest; None where the pass did not
             decode the samples (images): then their range is read from the calibration split.
     """
 
     digests: np.ndarray
     labels: np.ndarray | None
-    lows: np.ndarray | None
-    highs: np.ndarray | None
+    targets: np.ndarray | None = None
+    lows: np.ndarray | None = None
+    highs: np.ndarray | None = None
 
     @property
     def contents(self) -> np.ndarray:
@@ -51,69 +53,58 @@ class Pool(Source, Protocol):
 
     @property
     def labelled(self) -> bool:
-        """Whether its samples have labels."""
+        """Whether its samples have targets."""
         ...
 
     def scan(self, classes: int | None, progress: ProgressListener) -> Scan:
         """Read every sample once; ``classes``: how many there are, None where unknown.
 
         Raises:
-            DataError: A value is not finite, a label is outside [0, classes), a sample cannot be read.
+            DataError: A value is not finite, a target cannot be right, a sample cannot be read.
         """
         ...
 
 
-class WithoutLabels:
-    """A pool whose labels are left alone, as a manifest with ``task: unlabelled`` asks."""
-
-    labelled = False
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool, self.where = pool, pool.where
-
-    def __len__(self) -> int:
-        return len(self._pool)
-
-    def read(self, indices: Sequence[int]) -> Batch:
-        """The samples, without labels."""
-        return replace(self._pool.read(indices), labels=None)
-
-    def scan(self, classes: int | None, progress: ProgressListener) -> Scan:
-        """The pool's scan, without labels."""
-        return scan_samples(self, where=self.where, classes=classes, progress=progress)
-
-
-def scan_samples(source: Source, *, where: str, classes: int | None, progress: ProgressListener) -> Scan:
+def scan_samples(
+    source: Source, rule: TargetRule, *, where: str, classes: int | None, progress: ProgressListener
+) -> Scan:
     """Scan a source by reading it, some MiB at a time.
 
     Args:
         source: At least one sample.
+        rule: What its targets must be.
         where: How an error names the source.
 
     Raises:
-        DataError: A value is not finite, or a label is outside [0, classes).
+        DataError: A value is not finite, or a target cannot be right.
     """
     count = len(source)
     first = source.read([0])
-    step = max(1, _CHUNK_BYTES // max(1, sum(array.nbytes for array in first.inputs)))
+    sample_bytes = sum(array.nbytes for array in first.inputs) + (0 if first.targets is None else first.targets.nbytes)
+    step = max(1, _CHUNK_BYTES // max(1, sample_bytes))
     digests = np.empty((count, 32), np.uint8)
-    labels = None if first.labels is None else np.empty(count, np.int64)
+    indexed = rule.task == "classification"
+    labels = np.empty(count, np.int64) if indexed and first.targets is not None else None
+    targets = np.empty((count, 32), np.uint8) if not indexed and first.targets is not None else None
     lows, highs = np.empty((count, len(first.inputs))), np.empty((count, len(first.inputs)))
     for start in range(0, count, step):
         stop = min(start + step, count)
         batch = source.read(range(start, stop))
-        if (labels is None) != (batch.labels is None):
+        if (first.targets is None) != (batch.targets is None):
             raise DataError(f"Some samples of {where} have a label and some have none.")
-        if labels is not None and batch.labels is not None:
-            check_labels(batch.labels, classes, where, start)
-            labels[start:stop] = batch.labels
+        if batch.targets is not None:
+            rule.check(batch.targets, classes, where, start)
+            if labels is not None:
+                labels[start:stop] = batch.targets
+            elif targets is not None:
+                targets[start:stop] = _hashed(rule.content(target) for target in batch.targets)
         for position, array in enumerate(batch.inputs):
             flat = array.reshape(stop - start, -1)
             lows[start:stop, position], highs[start:stop, position] = flat.min(axis=1), flat.max(axis=1)
             _check_finite(array, lows[start:stop, position], highs[start:stop, position], where, start)
         digests[start:stop] = _digests(batch)
         progress(Progress(stage="data", done=stop, total=count))
-    return Scan(digests=digests, labels=labels, lows=lows, highs=highs)
+    return Scan(digests=digests, labels=labels, targets=targets, lows=lows, highs=highs)
 
 
 def _digests(batch: Batch) -> np.ndarray:
@@ -124,6 +115,10 @@ def _digests(batch: Batch) -> np.ndarray:
             digest.update(np.ascontiguousarray(array[sample]).data)
         rows.append(digest.digest())
     return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 32)
+
+
+def _hashed(contents: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(hashlib.sha256(c).digest() for c in contents), np.uint8).reshape(-1, 32)
 
 
 def _check_finite(array: np.ndarray, lows: np.ndarray, highs: np.ndarray, where: str, first: int) -> None:

@@ -188,4 +188,6 @@ def _fingerprint(scan: Scan, indices: np.ndarray, inputs: Sequence[TensorSpec]) 
         digest.update(scan.digests[part].tobytes())
         if scan.labels is not None:
             digest.update(scan.labels[part].astype("<i8").tobytes())
+        if scan.targets is not None:
+            digest.update(scan.targets[part].tobytes())
     return digest.hexdigest()

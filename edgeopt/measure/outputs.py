@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from edgeopt.core.device import Host
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DataError, DeviceError
 from edgeopt.core.events import Progress, ProgressListener, ignore_progress
-from edgeopt.data.contract import Batch, Split
+from edgeopt.data.contract import Batch, Dataset, Split
+from edgeopt.data.targets import stack_boxes
 
-__all__ = ["collect_labels", "collect_outputs"]
+__all__ = ["collect_outputs", "collect_targets", "judged_output"]
 
 _CHUNK_BYTES = 16 * 2**20
 _READ = 256
@@ -72,17 +73,59 @@ def collect_outputs(  # noqa: PLR0917 - all are needed, and named at every call
     return {name: np.load(array.filename, mmap_mode="r") for name, array in kept.items() if array.filename}
 
 
-def collect_labels(split: Split) -> np.ndarray:
-    """All labels of a split, int64 [N].
+def collect_targets(split: Split) -> np.ndarray:
+    """All targets of a split, [N, …], as ``Batch.targets`` has them; boxes of all batches padded to one width.
 
     Raises:
-        DataError: The split is empty or has no labels.
+        DataError: The split is empty or has no targets.
     """
-    parts = [part.labels for part in split.batches(_READ)]
-    labels = [part for part in parts if part is not None]
-    if not labels or len(labels) != len(parts):
+    parts = [part.targets for part in split.batches(_READ)]
+    targets = [part for part in parts if part is not None]
+    if not targets or len(targets) != len(parts):
         raise DataError(f"The {split.name} split has no labels.", fix="Evaluate it as unlabelled data.")
-    return np.concatenate(labels).astype(np.int64)
+    widths = {part.shape[1:] for part in targets}
+    return stack_boxes(targets) if len(widths) > 1 else np.concatenate(targets)
+
+
+def judged_output(outputs: Mapping[str, np.ndarray], data: Dataset) -> np.ndarray:
+    """What the metrics judge: the first output, or the detections that the data's decoder makes of all outputs.
+
+    Args:
+        outputs: Output name → array [N, …], in the model's order.
+
+    Returns:
+        [N, …]; from a decoder float32 [N, K, 6].
+
+    Raises:
+        DataError: The decoder raised, or made something else.
+    """
+    decoder = data.decoder
+    if decoder is None:
+        return next(iter(outputs.values()))
+    count = len(next(iter(outputs.values())))
+    made = []
+    for start in range(0, count, _READ):
+        part = {name: np.asarray(array[start : start + _READ]) for name, array in outputs.items()}
+        try:
+            found = decoder(part)
+        except Exception as error:  # the user's code may raise anything
+            raise DataError("The manifest's decoder raised.", got=f"{type(error).__name__}: {error}") from error
+        size = min(_READ, count - start)
+        if not isinstance(found, np.ndarray) or found.ndim != 3 or (len(found), found.shape[2]) != (size, 6):
+            got = f"an array {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise DataError(
+                "The manifest's decoder makes no detections.",
+                got=f"{got} for {size} samples",
+                fix="Return an array [N, K, 6]: rows (x1, y1, x2, y2, score, class), those not used with score 0.",
+            )
+        made.append(found.astype(np.float32))
+    return _padded(made)
+
+
+def _padded(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Detections [N, K, 6] of several batches, padded to one width with score 0."""
+    widest = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, widest - part.shape[1]), (0, 0))) for part in parts])
 
 
 def _chunk_size(split: Split, batch: int) -> int:

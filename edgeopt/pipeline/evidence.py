@@ -74,11 +74,11 @@ def judge_outputs(
 ) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
     """Accuracy, paired drop and agreement of an engine against the FP32 reference on the same samples."""
     from edgeopt.measure.classification import evaluate, evaluate_unlabelled
-    from edgeopt.measure.outputs import collect_labels
+    from edgeopt.measure.outputs import collect_targets
 
-    if data.task == "unlabelled":
+    if data.task != "classification":  # how near the outputs are to FP32's
         return evaluate_unlabelled(reference[0], outputs[0], device=device, conditions=conditions), ()
-    labels = collect_labels(data.splits["test"])
+    labels = collect_targets(data.splits["test"])
     return evaluate(reference[0], outputs[0], labels, data.classes, device=device, conditions=conditions)
 
 

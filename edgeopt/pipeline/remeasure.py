@@ -97,10 +97,10 @@ def evaluate_bundle(
             theirs = _first_output(where, engine, split, Path(scratch) / "theirs", progress)
         host = where.info().name
         conditions: dict[str, str | int | float | bool | None] = {"split": "test", "data": dataset.name}
-        if dataset.task == "unlabelled":
+        if dataset.task != "classification":
             rows = evaluate_unlabelled(theirs, mine, device=host, conditions=conditions)
         else:
-            parts = [batch.labels for batch in split.batches(1024) if batch.labels is not None]
+            parts = [batch.targets for batch in split.batches(1024) if batch.targets is not None]
             labels = np.concatenate(parts)
             rows, _ = evaluate(theirs, mine, labels, dataset.classes, device=host, conditions=conditions)
     if reference is not None:

@@ -116,7 +116,7 @@ class _InMemory:
         return len(self.arrays[0])
 
     def read(self, indices: Sequence[int]) -> Batch:
-        return Batch(inputs=tuple(array[list(indices)] for array in self.arrays), labels=None)
+        return Batch(inputs=tuple(array[list(indices)] for array in self.arrays), targets=None)
 
 
 def _pack(arrays: tuple[np.ndarray, ...], rows: np.ndarray, origin: str, *, classification: bool) -> ParityInputs:

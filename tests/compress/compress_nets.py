@@ -204,7 +204,7 @@ class Arrays:
 
     def read(self, indices):
         self.seen.append(list(indices))
-        return Batch(inputs=tuple(a[np.asarray(indices)] for a in self.inputs), labels=None)
+        return Batch(inputs=tuple(a[np.asarray(indices)] for a in self.inputs), targets=None)
 
 
 def dataset(*inputs: np.ndarray) -> Dataset:

@@ -127,7 +127,7 @@ class Lazy:
     def __init__(self, count): self.count = count
     def __len__(self): return self.count
     def read(self, indices):
-        return Batch(inputs=(np.stack([samples(1, (3, 32, 32), seed=i)[0] for i in indices]),), labels=None)
+        return Batch(inputs=(np.stack([samples(1, (3, 32, 32), seed=i)[0] for i in indices]),), targets=None)
 
 def split(count):
     data = dataset(np.zeros((1, 3, 32, 32), np.float32))

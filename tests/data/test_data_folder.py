@@ -26,7 +26,7 @@ def load(write_manifest, image_preprocessing, image_input, three_classes):
 
 def samples(split) -> tuple[np.ndarray, np.ndarray]:
     batches = list(split.batches(4))
-    return np.concatenate([b.inputs[0] for b in batches]), np.concatenate([b.labels for b in batches])
+    return np.concatenate([b.inputs[0] for b in batches]), np.concatenate([b.targets for b in batches])
 
 
 def test_class_folders_become_labelled_splits(image_folder, load):
@@ -112,7 +112,7 @@ def test_unlabelled_images_have_no_labels(image_folder, load, image_input):
     output = TensorSpec(name="boxes", dtype="float32", shape=("n", 4, 100))
     data = load(image_folder(), outputs=[output], task="unlabelled")
     assert (data.task, data.classes) == ("unlabelled", ())
-    assert next(data.splits["test"].batches(2)).labels is None
+    assert next(data.splits["test"].batches(2)).targets is None
 
 
 def test_the_fingerprint_follows_files_and_preprocessing(image_folder, load, image_preprocessing):

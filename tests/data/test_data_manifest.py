@@ -88,7 +88,7 @@ def test_unlabelled_leaves_labels_alone(tmp_path, arrays, vector_input, write_ma
     output = TensorSpec(name="o", dtype="float32", shape=("batch", 3, 8))
     data = load_data(path, inputs=[vector_input], outputs=[output])
     assert data.task == "unlabelled"
-    assert next(data.splits["test"].batches(3)).labels is None
+    assert next(data.splits["test"].batches(3)).targets is None
 
 
 def test_split_sizes_and_seed_come_from_the_manifest(tmp_path, arrays, vector_input, write_manifest):
@@ -125,7 +125,7 @@ def test_a_split_both_given_and_split_off_is_refused(tmp_path, arrays, vector_in
         ({"source": {}}, "exactly one of npz, folder and dataset"),
         ({"source": {"npz": "a", "folder": "b"}}, "exactly one of npz, folder and dataset"),
         ({"source": {"folder": "b", "sha256": "0" * 64}}, "sha256 belongs to an npz"),
-        ({"task": "detection"}, "task: Input should be 'classification' or 'unlabelled'"),
+        ({"task": "tracking"}, "task: Input should be 'classification', 'regression', .*or 'unlabelled'"),
         ({"schema_version": 2}, "schema_version: Input should be 1"),
         ({"preprocessing": {"scale": "255/"}}, "scale is a number above 0 or a ratio"),
         ({"preprocessing": {"scale": "1/0"}}, "scale is a number above 0 or a ratio"),
@@ -239,7 +239,7 @@ def test_the_shipped_digits_are_those_of_scikit_learn():
     data = load_data("digits", **DIGITS)
     for split in data.splits.values():
         batch = next(split.batches(1000))
-        ours = {(np.float64(x[0] * 16).tobytes(), y) for x, y in zip(batch.inputs[0], batch.labels, strict=True)}
+        ours = {(np.float64(x[0] * 16).tobytes(), y) for x, y in zip(batch.inputs[0], batch.targets, strict=True)}
         assert ours <= real
 
 

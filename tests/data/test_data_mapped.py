@@ -62,7 +62,7 @@ def test_a_class_in_the_current_folder_is_imported_and_split(toy, vector_input, 
     assert {name: len(split) for name, split in data.splits.items()} == {"calibration": 3, "tune": 3, "test": 24}
     batch = next(data.splits["test"].batches(24))
     np.testing.assert_array_equal(batch.inputs[0][:, 0], data.splits["test"].indices)
-    np.testing.assert_array_equal(batch.labels, data.splits["test"].indices % 3)
+    np.testing.assert_array_equal(batch.targets, data.splits["test"].indices % 3)
     assert str(toy) not in sys.path, "the search path is as it was"
 
 
@@ -104,7 +104,7 @@ def test_torch_data_sets_give_what_arrays_give(vector_input, three_classes, arra
 def test_items_without_labels_are_unlabelled(vector_input):
     data = load_data(Items([np.full(4, i, np.float32) for i in range(9)]), inputs=[vector_input])
     assert data.task == "unlabelled"
-    assert next(data.splits["test"].batches(2)).labels is None
+    assert next(data.splits["test"].batches(2)).targets is None
 
 
 def test_two_inputs_come_as_a_pair(vector_input):
@@ -120,9 +120,9 @@ def test_two_inputs_come_as_a_pair(vector_input):
         ("text", "wrong form.*str"),
         ({"x": 1}, "wrong form.*dict"),
         (([1.0, 2.0], 0), r"wrong form.*\(\(float, float\), int\)"),
-        ((np.zeros(4, np.float32), np.zeros(4, np.float32)), r"label .*\[5\] is not an integer.*float32\[4\]"),
-        ((np.zeros(4, np.float32), 1.0), "label .* is not an integer.*float"),
-        ((np.zeros(4, np.float32), True), "label .* is not an integer.*bool"),
+        ((np.zeros(4, np.float32), np.zeros(4, np.float32)), r"labels of .*\[5\] are not integers.*float32\[4\]"),
+        ((np.zeros(4, np.float32), 1.0), "labels of .* are not integers.*float.*task: regression"),
+        ((np.zeros(4, np.float32), True), "labels of .* are not integers.*bool"),
         ((np.zeros(4, np.float64), 0), "dtype .*float64"),
         ((np.zeros(5, np.float32), 0), r"shape .*\[5\], where the model takes \[4\]"),
         ((np.zeros(4, np.float32), 9), "label 9 at sample 5"),
@@ -219,4 +219,4 @@ def test_reading_data_does_not_import_torch(toy):
 def test_labels_are_left_alone_where_the_manifest_says_so(toy, vector_input, write_manifest):
     data = load_data(write_manifest(task="unlabelled", source={"dataset": "toy_set:Toy"}), inputs=[vector_input])
     assert data.task == "unlabelled"
-    assert next(data.splits["test"].batches(2)).labels is None
+    assert next(data.splits["test"].batches(2)).targets is None

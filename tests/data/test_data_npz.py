@@ -13,7 +13,7 @@ from edgeopt.data.load import load_data
 
 def everything(split) -> tuple[np.ndarray, np.ndarray | None]:
     batches = list(split.batches(7))
-    labels = None if batches[0].labels is None else np.concatenate([b.labels for b in batches])
+    labels = None if batches[0].targets is None else np.concatenate([b.targets for b in batches])
     return np.concatenate([b.inputs[0] for b in batches]), labels
 
 

@@ -100,7 +100,7 @@ def test_default_sizes_are_a_tenth_each_up_to_their_limits():
 
 def test_a_sorted_set_gives_fair_first_samples():
     arrays = samples(sorted(i % 10 for i in range(2000)))
-    labels = next(load_data(arrays, inputs=[SPEC]).splits["test"].batches(200)).labels
+    labels = next(load_data(arrays, inputs=[SPEC]).splits["test"].batches(200)).targets
     assert np.bincount(labels, minlength=10).min() >= 5, "20 of each expected, 4.2 standard deviations above 5"
 
 

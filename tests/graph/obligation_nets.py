@@ -137,7 +137,7 @@ class _Arrays:
         return len(self.array)
 
     def read(self, indices: object) -> Batch:
-        return Batch(inputs=(self.array[np.asarray(indices)],), labels=None)
+        return Batch(inputs=(self.array[np.asarray(indices)],), targets=None)
 
 
 def quantized(name: str, folder: Path) -> tuple[Path, Path, np.ndarray]:

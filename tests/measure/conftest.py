@@ -96,7 +96,7 @@ class Memory:
     def read(self, indices):
         self.largest = max(self.largest, len(indices))
         labels = None if self.labels is None else self.labels[indices]
-        return Batch(inputs=tuple(array[indices] for array in self.inputs), labels=labels)
+        return Batch(inputs=tuple(array[indices] for array in self.inputs), targets=labels)
 
 
 @pytest.fixture

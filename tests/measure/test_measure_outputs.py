@@ -5,7 +5,7 @@ import pytest
 
 from edgeopt.core.errors import DataError, DeviceError
 from edgeopt.measure import outputs as module
-from edgeopt.measure.outputs import collect_labels, collect_outputs
+from edgeopt.measure.outputs import collect_outputs, collect_targets
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 3)).astype(np.float32)
@@ -55,10 +55,10 @@ def test_data_of_another_dtype_is_an_error_and_not_converted(device, linear, mak
 def test_labels_come_in_the_order_of_the_split(make_split):
     labels = np.arange(600)
     split = make_split(np.zeros((600, 1)), labels=labels, indices=labels[::-1])
-    assert np.array_equal(collect_labels(split), labels[::-1])
+    assert np.array_equal(collect_targets(split), labels[::-1])
 
 
 @pytest.mark.parametrize("indices", [[], [0, 1]])
 def test_a_split_without_labels_says_so(make_split, indices):
     with pytest.raises(DataError, match="has no labels"):
-        collect_labels(make_split(X, indices=indices))
+        collect_targets(make_split(X, indices=indices))

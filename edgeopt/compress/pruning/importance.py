@@ -100,7 +100,7 @@ def _taylor(channels: ChannelMap, feed: Feed, *, classification: bool) -> Scores
     batches = 0
     with torch.enable_grad():
         for batch in feed.split.batches(feed.size, feed.limit):
-            loss = _loss(model, feed.tensors(batch), batch.labels, classification=classification)
+            loss = _loss(model, feed.tensors(batch), batch.targets, classification=classification)
             if not bool(torch.isfinite(loss)):
                 raise DataError(
                     "The loss is no number, so that no importance follows from it.",

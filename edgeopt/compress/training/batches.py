@@ -11,7 +11,7 @@ import torch
 from edgeopt.compress.calibrate import Feed
 from edgeopt.data.contract import Split
 
-__all__ = ["TrainingBatches"]
+__all__ = ["TrainingBatches", "target_tensor"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class TrainingBatches:
         return len(self.split) // (self.size * self.processes)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[list[torch.Tensor], torch.Tensor | None]]:
-        """Flat inputs and labels (int64 [N]) of each step from ``start`` on.
+        """Flat inputs and targets [N, …] (whole numbers as int64, others as float32) of each step from ``start`` on.
 
         Raises:
             DataError: A batch does not fit the model's inputs.
@@ -51,5 +51,9 @@ class TrainingBatches:
         for step in range(start, self.steps):
             first = (step * self.processes + self.rank) * self.size
             batch = self.split.source.read(self.split.indices[order[first : first + self.size]].tolist())
-            labels = None if batch.labels is None else torch.from_numpy(np.asarray(batch.labels, np.int64))
-            yield self.feed.tensors(batch), labels
+            yield self.feed.tensors(batch), None if batch.targets is None else target_tensor(batch.targets)
+
+
+def target_tensor(targets: np.ndarray) -> torch.Tensor:
+    """Targets as losses take them: whole numbers as int64, others as float32."""
+    return torch.from_numpy(targets.astype(np.int64 if targets.dtype.kind in "iu" else np.float32))

@@ -12,12 +12,13 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from edgeopt.compress.training.features import feature_distance, without_points
 from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import RecipeError
+from edgeopt.data.contract import Task
 from edgeopt.recipes.training import Distillation, Training
 
-__all__ = ["Loss", "find_loss"]
+__all__ = ["Loss", "TaskLoss", "find_loss", "has_loss"]
 
 Outputs = Sequence[torch.Tensor]
-Task = Callable[[Outputs, torch.Tensor | None], Any]
+TaskLoss = Callable[[Outputs, torch.Tensor | None], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +35,13 @@ class Loss:
     """
 
     name: str
-    task: Task | None
+    task: TaskLoss | None
     distillation: Distillation | None
     classification: bool
     points: int = 0
     feature_weight: float = 0.0
 
-    def __call__(self, outputs: Outputs, labels: torch.Tensor | None, teacher: Outputs | None) -> torch.Tensor:
+    def __call__(self, outputs: Outputs, targets: torch.Tensor | None, teacher: Outputs | None) -> torch.Tensor:
         """A scalar. Features follow the outputs, the student's and the teacher's.
 
         Raises:
@@ -54,22 +55,22 @@ class Loss:
             parts.append(self.feature_weight * distance)
             outputs, teacher = without_points(outputs, self.points), without_points(teacher, self.points)
         if self.task is not None and share < 1.0:
-            parts.append((1.0 - share) * self._own(self.task, outputs, labels))
+            parts.append((1.0 - share) * self._own(self.task, outputs, targets))
         if self.distillation is not None and teacher is not None:
             share = share if self.task is not None else 1.0
             parts.append(share * _distance(outputs, teacher, self.distillation.temperature, self.classification))
         return torch.stack(parts).sum()
 
-    def _own(self, task: Task, outputs: Outputs, labels: torch.Tensor | None) -> torch.Tensor:
+    def _own(self, task: TaskLoss, outputs: Outputs, targets: torch.Tensor | None) -> torch.Tensor:
         try:
-            value = task(outputs, labels)
+            value = task(outputs, targets)
         except Exception as error:
             if self.name == "task":
                 raise
             raise RecipeError(
                 f"The loss {self.name} raised.",
                 got=f"{type(error).__name__}: {error}",
-                fix="It is called with the outputs, a tuple of tensors, and the labels, int64 [N] or None.",
+                fix="It is called with the outputs, a tuple of tensors, and the targets [N, …] (labels: int64 [N]) or None.",
             ) from error
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             got = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
@@ -85,32 +86,61 @@ class Loss:
         return value.reshape(())
 
 
-def find_loss(config: Training, *, classification: bool, labelled: bool) -> Loss:
+def has_loss(task: Task) -> bool:
+    """Whether ``loss: task`` means something for it."""
+    return task in _LOSSES
+
+
+def find_loss(config: Training, *, task: Task) -> Loss:
     """The loss that a recipe means.
 
+    Args:
+        task: Of the data. Its own loss is cross-entropy (classification; segmentation: over all pixels that count) or
+            the mean squared error (regression, embedding).
+
     Raises:
-        RecipeError: The callable cannot be imported; or there are no labels, and neither a callable nor a teacher.
+        RecipeError: The callable cannot be imported; or the task has no loss of its own, and there is neither a callable
+            nor a teacher.
     """
-    if config.loss != "task":
-        task: Task | None = imported(config.loss)
-    elif labelled and classification:
-        task = _cross_entropy
-    elif config.distillation is not None:
-        task = None
-    else:
+    own: TaskLoss | None = imported(config.loss) if config.loss != "task" else _LOSSES.get(task)
+    if own is None and config.distillation is None:
+        reason = "the data has no labels" if task == "unlabelled" else f"the task {task} has no loss of its own here"
         raise RecipeError(
-            "There is nothing to train on: the data has no labels, and the recipe has neither a teacher nor a loss.",
+            f"There is nothing to train on: {reason}, and the recipe has neither a teacher nor a loss.",
             got="training.loss: task, training.distillation: null",
             fix="Give labels, set training.distillation, or name a loss (package.module:callable).",
         )
-    return Loss(name=config.loss, task=task, distillation=config.distillation, classification=classification)
+    return Loss(name=config.loss, task=own, distillation=config.distillation, classification=task == "classification")
 
 
-def _cross_entropy(outputs: Outputs, labels: torch.Tensor | None) -> torch.Tensor:
+def _cross_entropy(outputs: Outputs, targets: torch.Tensor | None) -> torch.Tensor:
     scores = outputs[0].float()
-    if labels is None:
-        raise TypeError("find_loss takes this only where there are labels")
-    return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))
+    return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), _there(targets).reshape(-1))
+
+
+def _squared_error(outputs: Outputs, targets: torch.Tensor | None) -> torch.Tensor:
+    return F.mse_loss(outputs[0].float(), _there(targets).float().reshape(outputs[0].shape))
+
+
+def _pixel_cross_entropy(outputs: Outputs, targets: torch.Tensor | None) -> torch.Tensor:
+    """Mean over the pixels that count; 0, with a gradient of 0, where none does."""
+    pixels = _there(targets)
+    total = F.cross_entropy(outputs[0].float(), pixels, ignore_index=-1, reduction="sum")
+    return total / (pixels != -1).sum().clamp_min(1)
+
+
+def _there(targets: torch.Tensor | None) -> torch.Tensor:
+    if targets is None:
+        raise TypeError("find_loss takes this only where there are targets")
+    return targets
+
+
+_LOSSES: dict[Task, TaskLoss] = {
+    "classification": _cross_entropy,
+    "regression": _squared_error,
+    "embedding": _squared_error,
+    "segmentation": _pixel_cross_entropy,
+}
 
 
 def _distance(outputs: Outputs, teacher: Outputs, temperature: float, classification: bool) -> torch.Tensor:

@@ -63,6 +63,6 @@ def _figures(row: dict[str, Any], *, classification: bool) -> list[Measurement]:
         value = row[key]
         if value is None or not math.isfinite(value):
             continue
-        where = unit if classification or key != "divergence" else "1"
+        where = unit if classification or key not in ("divergence", "loss_on_labels") else "1"
         found.append(Measurement(name=name, value=factor * value, unit=where, n=row["n"]))
     return found

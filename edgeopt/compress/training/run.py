@@ -45,6 +45,7 @@ class Run:
                 job.tune,
                 len(job.tune),
                 classification=job.loss.classification,
+                loss=job.loss.task if job.config.loss == "task" else None,
             )
             if fabric.global_rank == 0
             else None
@@ -87,11 +88,11 @@ class Run:
     def _epoch(self, state: Checkpoint) -> str:
         """Train to the end of the epoch; returns what broke it off, or nothing."""
         total = self.batches.steps
-        for inputs, labels in self._ahead(state):
+        for inputs, targets in self._ahead(state):
             rate = learning_rate(self.config, state.epoch * total + state.step, total)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._step(inputs, labels)
+            loss = self._step(inputs, targets)
             if not math.isfinite(loss):
                 return f"the loss is {loss} in epoch {state.epoch + 1}, step {state.step + 1}"
             state.step, state.loss_sum = state.step + 1, state.loss_sum + loss
@@ -102,16 +103,16 @@ class Run:
                 self._save(state)
         return ""
 
-    def _step(self, inputs: list[torch.Tensor], labels: torch.Tensor | None) -> float:
+    def _step(self, inputs: list[torch.Tensor], targets: torch.Tensor | None) -> float:
         """One update; returns the loss, mean over the processes. Nothing is updated where it is no number."""
         inputs = [self.fabric.to_device(tensor) for tensor in inputs]
-        labels = None if labels is None else self.fabric.to_device(labels)
+        targets = None if targets is None else self.fabric.to_device(targets)
         teacher = None
         if self.job.loss.distillation is not None:
             with torch.no_grad():
                 teacher = self.reference(*inputs)
         try:
-            loss = self.job.loss(self.model(*inputs), labels, teacher)
+            loss = self.job.loss(self.model(*inputs), targets, teacher)
         except NonFiniteError:
             loss = torch.full((), math.nan, device=self.fabric.device)
         value = float(self.fabric.all_reduce(loss.detach(), reduce_op="mean"))

@@ -13,6 +13,9 @@ METRICS: Registry[Callable[[], Metric]] = Registry(
     "metric",
     {
         "accuracy_top1_pct": "edgeopt.measure.metrics.accuracy:TopOne",
+        "map_50": "edgeopt.measure.metrics.detection:Map50",
+        "map_50_95": "edgeopt.measure.metrics.detection:Map5095",
+        "miou_pct": "edgeopt.measure.metrics.segmentation:MeanIoU",
     },
     "edgeopt.metrics",
 )
