@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
 from edgeopt.bundle.document import Candidate, LimitRow, Verdict
 from edgeopt.core.errors import RecipeError
-from edgeopt.core.measurement import Measurement, not_measured
+from edgeopt.core.measurement import not_measured
+from edgeopt.gate.slices import WORST_SLICE, judge_slices
+from edgeopt.gate.status import message_of, sentence, status_of, worst
 from edgeopt.recipes.schema import Limits
 
-__all__ = ["judge", "point_holds"]
-
-_HOPELESS = 30  # a half-width 30 times the distance to the limit would take 900 times the samples
-
-Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+__all__ = ["judge", "limit_rows", "point_holds", "sentence_of", "verdict_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """How one field of ``Limits`` reads: the figure it judges, and on which side of the limit is well."""
+    """How one field of ``Limits`` reads: the figure it judges, and how."""
 
     field: str
     figure: str
@@ -30,14 +26,21 @@ class _Rule:
     against_fp32: bool = False
 
 
+# The recipe gives a share, the figure is in percent: hence the scale.
 _RULES = (
     _Rule(field="drop_pp", figure="drop_pp", unit="pp", against_fp32=True),
+    _Rule(field="worst_slice_drop_pp", figure=WORST_SLICE, unit="pp", against_fp32=True),
     _Rule(field="latency_ratio", figure="latency_ratio", unit="1", against_fp32=True),
-    # The recipe gives a share, the figure is in percent.
+    _Rule(field="latency_p99_ratio", figure="latency_p99_ratio", unit="1", against_fp32=True),
+    _Rule(field="latency_p50_ms", figure="latency_p50_ms", unit="ms"),
+    _Rule(field="latency_p99_ms", figure="latency_p99_ms", unit="ms"),
+    _Rule(field="cold_start_ms", figure="cold_start_ms", unit="ms"),
     _Rule(field="agreement", figure="agreement_pct", unit="%", scale=100.0, at_most=False, against_fp32=True),
     _Rule(field="size_mib", figure="size_mib", unit="MiB"),
     _Rule(field="peak_memory_mib", figure="peak_memory_mib", unit="MiB"),
+    _Rule(field="int8_macs", figure="int8_macs_pct", unit="%", scale=100.0, at_most=False),
 )
+_AT_LEAST = frozenset(rule.figure for rule in _RULES if not rule.at_most)
 
 
 def judge(candidate: Candidate, limits: Limits) -> Verdict:
@@ -50,19 +53,38 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
     Raises:
         RecipeError: ``agreement`` is not a share.
     """
+    return verdict_of(limit_rows(candidate, limits))
+
+
+def limit_rows(candidate: Candidate, limits: Limits) -> tuple[LimitRow, ...]:
+    """One row per limit that is set.
+
+    Raises:
+        RecipeError: ``agreement`` is not a share.
+    """
     if limits.agreement is not None and not 0 <= limits.agreement <= 1:
         raise RecipeError(
             "The limit `agreement` is a share between 0 and 1.", got=limits.agreement, fix="Write 0.99 for 99 %."
         )
-    rows = tuple(
+    rows = [
         _row(candidate, rule, float(limit) * rule.scale)
         for rule in _RULES
         if (limit := getattr(limits, rule.field)) is not None
-    )
+    ]
+    for metric, limit in limits.drops.items():
+        name = f"drop_{metric}"
+        figure = candidate.figure(name)
+        rule = _Rule(field="drops", figure=name, unit=figure.unit if figure else "1", against_fp32=True)
+        rows.append(_row(candidate, rule, limit))
+    return tuple(rows)
+
+
+def verdict_of(rows: tuple[LimitRow, ...]) -> Verdict:
+    """The worst of its limits, and the sentences of those that are as bad."""
     if not rows:
         return Verdict(status="PASS", summary="No limits set.")
-    status = _worst([row.status for row in rows])
-    telling = [_sentence(row) for row in rows if row.status == status]
+    status = worst(row.status for row in rows)
+    telling = [sentence_of(row) for row in rows if row.status == status]
     held = sum(row.status == "PASS" for row in rows)
     summary = f"All {held} limits hold." if held > 1 else telling[0]
     return Verdict(status=status, summary=summary if status == "PASS" else " ".join(telling), limits=rows)
@@ -72,13 +94,17 @@ def point_holds(row: LimitRow) -> bool:
     """Whether the figure itself holds its limit, whatever its interval; one that was not measured misses nothing."""
     if row.figure.value is None or row.status == "PASS":
         return True
-    at_most = next(rule.at_most for rule in _RULES if rule.figure == row.name)
-    return row.figure.value <= row.limit if at_most else row.figure.value >= row.limit
+    return row.figure.value >= row.limit if row.name in _AT_LEAST else row.figure.value <= row.limit
+
+
+def sentence_of(row: LimitRow) -> str:
+    """The row in words that stand alone."""
+    at_most = row.name not in _AT_LEAST
+    return sentence(row.name, row.figure, row.limit, row.status, row.message, at_most=at_most)
 
 
 def _row(candidate: Candidate, rule: _Rule, limit: float) -> LimitRow:
     figure = candidate.figure(rule.figure)
-    status: Status
     if rule.against_fp32 and candidate.role == "reference":
         missing = not_measured(rule.figure, rule.unit, "this is the FP32 reference itself")
         return LimitRow(
@@ -88,71 +114,13 @@ def _row(candidate: Candidate, rule: _Rule, limit: float) -> LimitRow:
             status="PASS",
             message="Holds, since this is the FP32 reference itself.",
         )
-    if figure is None or figure.value is None:
-        why = figure.reason if figure else candidate.reason or f"the candidate is {candidate.status.replace('_', ' ')}"
-        figure = figure or not_measured(rule.figure, rule.unit, str(why))
-        status, message = "INCONCLUSIVE", "Cannot be told."
-    else:
-        status = _status(figure, limit, at_most=rule.at_most)
-        message = _message(figure, figure.value, limit, status)
-    return LimitRow(name=rule.figure, limit=limit, figure=figure, status=status, message=message)
-
-
-def _status(figure: Measurement, limit: float, *, at_most: bool) -> Status:
-    value = figure.value or 0.0
-    low, high = (figure.interval.low, figure.interval.high) if figure.interval else (value, value)
-    if high <= limit if at_most else low >= limit:
-        return "PASS"
-    if low > limit if at_most else high < limit:
-        return "FAIL"
-    return "INCONCLUSIVE"
-
-
-def _message(figure: Measurement, value: float, limit: float, status: Status) -> str:
-    """What the limit and the figure beside it do not say themselves."""
-    if status == "PASS":
-        return "The whole interval holds." if figure.interval is not None else "Holds."
-    if status == "FAIL":
-        return "The whole interval misses." if figure.interval is not None else "Missed."
-    return f"The limit lies inside the interval. {_how_to_tell(figure, value, limit)}"
-
-
-def _sentence(row: LimitRow) -> str:
-    """A limit in words that stand alone: ``drop_pp: 0.28 pp (95 %: -0.56 to 1.11), at most 1 pp: …``."""
-    figure, at_most = row.figure, next(rule.at_most for rule in _RULES if rule.figure == row.name)
-    if figure.value is None:
-        holds = "; the limit holds for it" if row.status == "PASS" else ""
-        return f"{row.name}: not measured: {str(figure.reason).rstrip('.')}{holds}."
-    unit = "" if figure.unit == "1" else f" {figure.unit}"
-    text = f"{row.name}: {figure.value:.4g}{unit}"
-    if figure.interval is not None:
-        level = f"{figure.interval.level:.0%}".replace("%", " %")
-        text += f" ({level}: {figure.interval.low:.4g} to {figure.interval.high:.4g})"
-    text += f", {'at most' if at_most else 'at least'} {row.limit:.4g}{unit}"
-    words = {"PASS": "holds.", "FAIL": "missed."}.get(row.status, f"cannot be told. {row.message}")
-    return f"{text}: {words}"
-
-
-def _how_to_tell(figure: Measurement, value: float, limit: float) -> str:
-    """How much longer to measure: an interval's half-width falls with the square root of n."""
-    interval, n, distance = figure.interval, figure.n, abs(limit - value)
-    if interval is None or not n:
-        return "Measure again."
-    # The half that reaches across the limit decides.
-    half = interval.high - value if value <= limit else value - interval.low
-    if half > _HOPELESS * distance:
-        return "The figure lies on the limit: no affordable number of samples would settle it."
-    needed = n * (half / distance) ** 2
-    return f"About {_two_digits(needed - n)} more samples like these {n} would settle it, if the figure stays."
-
-
-def _two_digits(count: float) -> int:
-    """Round up to two significant digits: it is an estimate, and should look like one."""
-    count = max(1.0, count)
-    step = int(10 ** max(0, math.floor(math.log10(count)) - 1))
-    return math.ceil(round(count / step, 6)) * step
-
-
-def _worst(statuses: list[Status]) -> Status:
-    order: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
-    return next(status for status in order if status in statuses)
+    if rule.figure == WORST_SLICE:
+        figure, status, message = judge_slices(candidate.slices, limit)
+        return LimitRow(name=rule.figure, limit=limit, figure=figure, status=status, message=message)
+    if figure is None:
+        why = candidate.reason or "the bundle has no such figure"
+        figure = not_measured(rule.figure, rule.unit, why)
+    status = status_of(figure, limit, at_most=rule.at_most)
+    return LimitRow(
+        name=rule.figure, limit=limit, figure=figure, status=status, message=message_of(figure, limit, status)
+    )

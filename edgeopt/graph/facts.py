@@ -15,7 +15,7 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.graph.io import initializer_bytes, load_onnx
 from edgeopt.graph.qdq import array_of
 
-__all__ = ["GraphFacts", "graph_facts", "infer_at_batch_1", "node_macs"]
+__all__ = ["GraphFacts", "graph_facts", "infer_at_batch_1", "is_dequantized", "node_macs"]
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -57,7 +57,7 @@ def graph_facts(path: Path) -> GraphFacts:
     inputs = tuple(_spec(value) for value in model.graph.inputs if not value.is_initializer())
     outputs = tuple(_spec(value) for value in model.graph.outputs)
     weighted = [node for node in model.graph if node.op_type in _WEIGHTED]
-    quantized = sum(1 for node in weighted if all(_is_dequantized(value) for value in node.inputs[:2]))
+    quantized = sum(1 for node in weighted if all(is_dequantized(value) for value in node.inputs[:2]))
     return GraphFacts(
         inputs=inputs,
         outputs=outputs,
@@ -78,7 +78,8 @@ def _spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-def _is_dequantized(value: ir.Value | None) -> bool:
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Whether a value comes out of DequantizeLinear, changes of its shape aside."""
     producer = value.producer() if value is not None else None
     while producer is not None and producer.op_type in ("Transpose", "Reshape") and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()

@@ -299,6 +299,8 @@ def _candidate(
     figures: dict[str, Figures],
     test: dict[str, tuple[np.ndarray, ...]],
 ) -> Candidate:
+    from edgeopt.graph.int8_macs import int8_macs_pct
+
     planned, engine = trial.built.planned, trial.built.engine
     accuracy, classes = _accuracy(bench, trial, trials, test)
     speed, latency = _speed_figures(bench.plan, trial, figures)
@@ -316,7 +318,7 @@ def _candidate(
         status=status,
         reason=reason,
         next_command=_next(engine),
-        measurements=(*accuracy, *speed, *size),
+        measurements=(*accuracy, *speed, *size, int8_macs_pct(trial.built.graph.path)),
         latency_ms=latency,
         classes=classes,
         events=tuple(trial.built.events),

@@ -60,18 +60,30 @@ class ParityLimits(_Frozen):
 
 
 class Limits(_Frozen):
-    """What the artifact must hold to be shipped; null: no limit.
+    """What the artifact must hold to be shipped; null: no limit. The same keys in recipes and in a gate's limits file.
 
     Attributes:
         drop_pp: Accuracy drop against FP32, percentage points.
-        latency_ratio: p50 latency against FP32 on the same runtime.
+        drops: Largest drop against FP32 in other metrics, by the metric's name, in its unit; worse is positive.
+        worst_slice_drop_pp: Drop against FP32 in every slice of the test split (class, manifest column).
+        latency_ratio: p50 latency against FP32 on the same runtime; ``latency_p99_ratio``: p99 likewise.
+        latency_p50_ms: Largest p50 latency on the device; ``latency_p99_ms``: largest p99.
+        cold_start_ms: Largest time to load and run once in a fresh process.
         agreement: Smallest share of samples predicted as FP32 predicts them.
         size_mib: Largest engine on disk.
         peak_memory_mib: Largest peak memory above the runtime's baseline.
+        int8_macs: Smallest share of the multiply-accumulates that the graph plans in int8.
     """
 
     drop_pp: float | None = None
+    drops: dict[str, float] = Field(default_factory=dict)
+    worst_slice_drop_pp: float | None = None
     latency_ratio: float | None = None
+    latency_p99_ratio: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    cold_start_ms: float | None = None
     agreement: float | None = None
     size_mib: float | None = None
     peak_memory_mib: float | None = None
+    int8_macs: Annotated[float, Field(ge=0, le=1)] | None = None

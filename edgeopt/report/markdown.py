@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from edgeopt.bundle.document import Candidate, Report
+from edgeopt.report.escape import markdown_text as _text
 from edgeopt.report.findings import (
     STATUS_WORDS,
     device_notes,
@@ -29,7 +30,6 @@ from edgeopt.report.waterfall import waterfall_table
 __all__ = ["to_markdown"]
 
 _LONG = 40
-_SPECIAL = set("\\`*_{}[]<>#|~$&!")
 
 
 def to_markdown(report: Report) -> str:
@@ -231,11 +231,6 @@ def _folded(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _text(text: str) -> str:
-    """Text as text: what Markdown or HTML would obey is escaped."""
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in plain(text))
 
 
 def _code(text: str) -> str:
