@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.quantize import QuantizeStep, quiet_loggers
 from edgeopt.compress.training.losses import has_loss
-from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import BackendError, RecipeError
+from edgeopt.core.named import imported
 from edgeopt.data.contract import Dataset
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Finetune, Qat, Recipe, StepConfig, step_name, training_of

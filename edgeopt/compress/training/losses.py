@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from edgeopt.compress.training.features import feature_distance, without_points
-from edgeopt.compress.training.named import imported
 from edgeopt.core.errors import RecipeError
+from edgeopt.core.named import imported
 from edgeopt.data.contract import Task
 from edgeopt.recipes.training import Distillation, Training
 

@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 
 from edgeopt.bundle.outcomes import Samples
+from edgeopt.measure.metrics.scores import by_rows, predictions
 
-__all__ = ["TopOne"]
-
-_ROWS = 1024  # outputs may be mapped from a file larger than memory
+__all__ = ["TopFive", "TopOne"]
 
 
 class TopOne:
@@ -30,10 +29,26 @@ class TopOne:
             outputs: Scores [N, C].
             targets: Class indices, int [N].
         """
-        starts = range(0, len(outputs), _ROWS)
-        predicted = np.concatenate([np.argmax(outputs[start : start + _ROWS], axis=1) for start in starts])
-        return {"value": predicted == targets}
+        return {"value": predictions(outputs) == targets}
 
     def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
         """Percent of the samples."""
         return self.scale * float(np.average(samples["value"], weights=weights))
+
+
+class TopFive(TopOne):
+    """Share of the samples whose class is among the five highest scores; among equal scores the lower class is higher."""
+
+    name = "accuracy_top5_pct"
+
+    def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
+        """As ``TopOne``."""
+
+        def among(rows: np.ndarray, start: int) -> np.ndarray:
+            right = targets[start : start + len(rows)]
+            own = rows[np.arange(len(rows)), right][:, None]
+            before = np.arange(rows.shape[1])[None, :] < right[:, None]
+            found: np.ndarray = np.sum((rows > own) | ((rows == own) & before), axis=1) < 5
+            return found
+
+        return {"value": by_rows(outputs, among)}

@@ -1,6 +1,6 @@
 """Intervals: how far a figure could be from the truth, given how few samples it rests on."""
 
-from edgeopt.measure.statistics.bootstrap import FEWEST_SAMPLES, bootstrap
+from edgeopt.measure.statistics.bootstrap import FEWEST_SAMPLES, bootstrap, bootstrap_mean
 from edgeopt.measure.statistics.multiple import holm
 from edgeopt.measure.statistics.power import detectable_drop, fail_power, holdable_limit, pass_power, samples_needed
 from edgeopt.measure.statistics.shares import mcnemar_p, paired_difference, proportion
@@ -10,6 +10,7 @@ __all__ = [
     "FEWEST_SAMPLES",
     "block_quantiles",
     "bootstrap",
+    "bootstrap_mean",
     "detectable_drop",
     "fail_power",
     "holdable_limit",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
 from edgeopt.core.measurement import Interval
 
-__all__ = ["FEWEST_SAMPLES", "bootstrap"]
+__all__ = ["FEWEST_SAMPLES", "bootstrap", "bootstrap_mean"]
 
 _LEVEL = 0.95
 _RESAMPLES = 2000
 _JACKKNIFE = 200  # groups that are left out in turn; one sample each where there are no more
 FEWEST_SAMPLES = 10
 """Below so many samples a resample repeats too much for any interval."""
+_KEPT = 2**26  # bytes of resamples that are drawn once for all figures of one test split
+_CHUNK = 100
 
 
 def bootstrap(
@@ -38,18 +41,40 @@ def bootstrap(
     """
     if n < FEWEST_SAMPLES:
         return None
-    rng = np.random.default_rng(seed)
     value = figure(np.ones(n, np.int64))
-    drawn = np.array([figure(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(resamples)])
+    drawn = np.array([figure(row) for chunk in _drawn(n, seed, resamples) for row in chunk.astype(np.int64)])
+    left_out = np.array([figure(weights) for weights in _without_groups(n, seed)])
+    return _bca(value, drawn, left_out, level)
+
+
+def bootstrap_mean(
+    values: np.ndarray, *, seed: int, scale: float = 1.0, level: float = _LEVEL, resamples: int = _RESAMPLES
+) -> Interval | None:
+    """``bootstrap`` of ``scale`` times the mean of ``values``, at a fraction of its time.
+
+    Args:
+        values: float64 [n]: of paired samples their differences.
+    """
+    n, values = len(values), values.astype(np.float64)
+    if n < FEWEST_SAMPLES:
+        return None
+    drawn = np.concatenate([chunk.astype(np.float64) @ values for chunk in _drawn(n, seed, resamples)]) / n
+    left_out = np.array([np.average(values, weights=weights) for weights in _without_groups(n, seed)])
+    return _bca(scale * float(values.mean()), scale * drawn, scale * left_out, level)
+
+
+def _bca(value: float, drawn: np.ndarray, left_out: np.ndarray, level: float) -> Interval | None:
+    """The interval of bias-corrected and accelerated percentiles."""
+    resamples = len(drawn)
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or len(drawn) < 0.95 * resamples:
         return None
     method = f"BCa bootstrap, {len(drawn)} resamples"
-    if np.ptp(drawn) == 0:
-        return Interval(low=float(drawn[0]), high=float(drawn[0]), level=level, method=method)
+    if np.ptp(drawn) <= 1e-12 * max(abs(value), 1e-300):
+        return Interval(low=value, high=value, level=level, method=method)
     below = (np.sum(drawn < value) + 0.5 * np.sum(drawn == value)) / len(drawn)
     bias = float(stats.norm.ppf(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn))))
-    acceleration = _acceleration(figure, n, rng)
+    acceleration = _acceleration(left_out[np.isfinite(left_out)])
     tails = []
     for quantile in (0.5 - level / 2, 0.5 + level / 2):
         shifted = bias + float(stats.norm.ppf(quantile))
@@ -58,15 +83,41 @@ def bootstrap(
     return Interval(low=min(low, value), high=max(high, value), level=level, method=method)
 
 
-def _acceleration(figure: Callable[[np.ndarray], float], n: int, rng: np.random.Generator) -> float:
+def _acceleration(left_out: np.ndarray) -> float:
     """Skewness of the jackknife values, over six."""
-    groups = np.array_split(rng.permutation(n), min(n, _JACKKNIFE))
-    left_out = []
-    for group in groups:
-        weights = np.ones(n, np.int64)
-        weights[group] = 0
-        left_out.append(figure(weights))
-    values = np.array([value for value in left_out if np.isfinite(value)])
-    distance = values.mean() - values if len(values) else np.zeros(1)
+    if not len(left_out):
+        return 0.0
+    distance = left_out.mean() - left_out
     spread = float(np.sum(distance**2)) ** 1.5
     return float(np.sum(distance**3)) / (6 * spread) if spread else 0.0
+
+
+def _without_groups(n: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights int64 [n] that leave one group of samples out in turn."""
+    for group in np.array_split(np.random.default_rng([seed, 1]).permutation(n), min(n, _JACKKNIFE)):
+        weights = np.ones(n, np.int64)
+        weights[group] = 0
+        yield weights
+
+
+def _drawn(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Weights [about 100, n] of all resamples; those of small test splits are drawn once and kept."""
+    if n * resamples <= _KEPT:
+        kept = _kept(n, seed, resamples)
+        yield from (kept[start : start + _CHUNK] for start in range(0, resamples, _CHUNK))
+    else:
+        rng = np.random.default_rng(seed)
+        yield from (_counts(rng, n, min(_CHUNK, resamples - start)) for start in range(0, resamples, _CHUNK))
+
+
+@lru_cache(maxsize=1)
+def _kept(n: int, seed: int, resamples: int) -> np.ndarray:
+    return _counts(np.random.default_rng(seed), n, resamples)
+
+
+def _counts(rng: np.random.Generator, n: int, rows: int) -> np.ndarray:
+    """How often each sample was drawn, uint8 [rows, n]: 256 times the same of many is not drawn in this world."""
+    counts = np.empty((rows, n), np.uint8)
+    for row in counts:
+        row[:] = np.minimum(np.bincount(rng.integers(0, n, n), minlength=n), 255)
+    return counts

@@ -1,4 +1,4 @@
-"""A loss by its name. Needs no torch, so that a name that leads nowhere is found before any work."""
+"""What the user names as ``package.module:callable``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgeopt.core.errors import RecipeError
+from edgeopt.core.errors import EdgeOptError, RecipeError
 
 __all__ = ["imported"]
 
 
-def imported(place: str) -> Any:
+def imported(place: str, *, what: str = "The loss", error: type[EdgeOptError] = RecipeError) -> Any:
     """The callable ``package.module:callable``; the current folder can be imported from.
 
+    Args:
+        what: What it is to the user, to begin an error with.
+        error: What is raised.
+
     Raises:
-        RecipeError: It is not there, or cannot be called.
+        EdgeOptError: It is not there, or cannot be called.
     """
     module, _, attribute = place.partition(":")
     here = str(Path.cwd())
@@ -27,15 +31,15 @@ def imported(place: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # importing runs the user's code
-        raise RecipeError(
-            "The loss cannot be imported.",
-            got=f"{place} ({type(error).__name__}: {error})",
+    except Exception as problem:  # importing runs the user's code
+        raise error(
+            f"{what} cannot be imported.",
+            got=f"{place} ({type(problem).__name__}: {problem})",
             fix="Write package.module:callable, importable from the current folder or installed.",
-        ) from error
+        ) from problem
     finally:
         if added:
             sys.path.remove(here)
     if not callable(found):
-        raise RecipeError("The loss cannot be called.", got=f"{place}, a {type(found).__name__}")
+        raise error(f"{what} cannot be called.", got=f"{place}, a {type(found).__name__}")
     return found

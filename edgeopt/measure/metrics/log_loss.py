@@ -1,0 +1,44 @@
+"""Log loss: how much probability the classifier withholds from what is right."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from edgeopt.bundle.outcomes import Samples
+from edgeopt.measure.metrics.scores import probabilities
+
+__all__ = ["LogLoss"]
+
+_TINY = float(np.finfo(np.float64).eps)
+
+
+class LogLoss:
+    """Mean of -ln(probability of the right class), in nats; probabilities below 2^-52 count as that."""
+
+    name = "log_loss_nats"
+    unit = "nats"
+    better: Literal["higher", "lower"] = "lower"
+    tasks = frozenset({"classification"})
+    mean = True
+    scale = 1.0
+
+    def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
+        """Keep each sample's loss, float32.
+
+        Args:
+            outputs: Logits or probabilities [N, C].
+            targets: Class indices, int [N].
+        """
+
+        def lost(rows: np.ndarray, start: int) -> np.ndarray:
+            own = rows[np.arange(len(rows)), targets[start : start + len(rows)]]
+            loss: np.ndarray = -np.log(np.clip(own, _TINY, 1.0))
+            return loss.astype(np.float32)
+
+        return {"value": probabilities(outputs, lost)}
+
+    def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
+        """Nats per sample."""
+        return float(np.average(samples["value"].astype(np.float64), weights=weights))
