@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgeopt.bundle.accuracy import FlipRow, ReliabilityRow, SliceRow
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
 from edgeopt.bundle.pruning import CurveRow, PinnedLayer, PrunedRow, PrunedSection, PruningSection, StairPoint
 from edgeopt.bundle.waterfall import WaterfallRow, WaterfallSection
@@ -37,6 +38,7 @@ __all__ = [
     "PrunedRow",
     "PrunedSection",
     "PruningSection",
+    "ReliabilityRow",
     "Report",
     "RungRow",
     "SliceRow",
@@ -200,43 +202,6 @@ class ClassRow(_Frozen):
     drop: Measurement
 
 
-class SliceRow(_Frozen):
-    """A part of the test split, FP32 and this candidate on the same samples of it.
-
-    Attributes:
-        column: By which property the samples were told apart: ``class``, or a column of the data's manifest.
-        figure: The task's primary metric, of the candidate.
-        drop: Against FP32, paired.
-        p_adjusted: Of "no drop", adjusted for the number of slices (Holm); not measured where the slice is too small.
-    """
-
-    column: str
-    value: str
-    samples: int
-    figure: Measurement
-    drop: Measurement
-    p_adjusted: Measurement
-
-
-class FlipRow(_Frozen):
-    """A test sample that FP32 and the candidate judge differently.
-
-    Attributes:
-        index: Its place in the data's source.
-        label: What is right; empty without labels.
-        reference: What FP32 says; ``candidate``: what the candidate says.
-        margin: How sure FP32 was: its highest score less its second highest, after softmax, in [0, 1].
-        picture: A small PNG as a data URI, of image data.
-    """
-
-    index: int
-    label: str
-    reference: str
-    candidate: str
-    margin: float
-    picture: str | None = None
-
-
 class Candidate(_Frozen):
     """One engine that could be shipped, with everything measured about it.
 
@@ -253,6 +218,7 @@ class Candidate(_Frozen):
         latency_ms: The raw samples.
         slices: Of the test split, the worst drop first.
         flips: The surest of FP32's decisions that changed first; at most 200.
+        reliability: Of a classifier: how its confidence compares with its accuracy, in 15 bins.
     """
 
     id: str
@@ -271,6 +237,7 @@ class Candidate(_Frozen):
     classes: tuple[ClassRow, ...] = ()
     slices: tuple[SliceRow, ...] = ()
     flips: tuple[FlipRow, ...] = ()
+    reliability: tuple[ReliabilityRow, ...] = ()
     events: tuple[Event, ...] = ()
 
     def figure(self, name: str) -> Measurement | None:

@@ -13,9 +13,11 @@ import numpy as np
 from edgeopt.core.errors import BundleError
 from edgeopt.core.slices import SliceColumn
 
-__all__ = ["OUTCOMES", "Outcomes", "Samples", "read_outcomes", "write_outcomes"]
+__all__ = ["OUTCOMES", "PREDICTION", "Outcomes", "Samples", "read_outcomes", "write_outcomes"]
 
 OUTCOMES = "outcomes.npz"
+PREDICTION = "prediction"
+"""Beside the metrics, of classifiers: ``label`` and ``predicted``, integers [N], and ``margin`` in [0, 1], float16 [N]."""
 
 Samples = Mapping[str, np.ndarray]
 """What a metric keeps of each sample: arrays [N, …] by names of its own, from which it is computed for any weights."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeopt.bundle.document import Candidate, ClassRow, DeviceInfo
+from edgeopt.bundle.document import Candidate, DeviceInfo
+from edgeopt.bundle.outcomes import Outcomes
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.events import Event
@@ -23,6 +24,9 @@ from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
 from edgeopt.targets.schema import is_quantized
+
+if TYPE_CHECKING:  # SciPy, only where something is really judged
+    from edgeopt.measure.evaluation import Evaluation
 
 __all__ = ["Judged", "judge_candidates"]
 
@@ -45,6 +49,7 @@ class Judged:
         candidates: One per planned candidate, in order; none is marked as shipped yet.
         built: Likewise.
         outputs: What each candidate's engine gave on the parity inputs, by id.
+        outcomes: What each sample of the test split came to, by id; of those that were judged by targets.
         info: What was measured on.
     """
 
@@ -52,6 +57,7 @@ class Judged:
     built: tuple[Built, ...]
     outputs: dict[str, tuple[np.ndarray, ...]]
     info: DeviceInfo
+    outcomes: dict[str, Outcomes] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +111,15 @@ def judge_candidates(
             trial.failure = f"the FP32 reference of its runtime is not right: {reference.failure}"
     test = _test_outputs(bench, trials)  # before the clock: what is wrong here makes every time worthless
     figures = _speed(bench, trials)
-    candidates = tuple(_candidate(bench, trial, trials, figures, test) for trial in trials)
-    outputs = {trial.built.planned.id: trial.outputs for trial in trials}
-    return Judged(candidates=candidates, built=tuple(t.built for t in trials), outputs=outputs, info=bench.info)
+    evaluations = {trial.built.planned.id: _judged(bench, trial, trials, test) for trial in trials}
+    candidates = tuple(_candidate(bench, t, evaluations[t.built.planned.id], figures) for t in trials)
+    return Judged(
+        candidates=candidates,
+        built=tuple(t.built for t in trials),
+        outputs={trial.built.planned.id: trial.outputs for trial in trials},
+        info=bench.info,
+        outcomes={name: one.outcomes for name, one in evaluations.items() if one.outcomes is not None},
+    )
 
 
 def _settle(bench: _Bench, built: Built) -> _Trial:
@@ -243,8 +255,8 @@ def _collect(bench: _Bench, trial: _Trial, split: Split, label: str) -> tuple[np
     return tuple(outputs[spec.name] for spec in trial.engine.outputs)
 
 
-def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, tuple[np.ndarray, ...]]:
-    """Outputs on the whole test split, by candidate."""
+def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, dict[str, np.ndarray]]:
+    """Outputs on the whole test split, by candidate and name."""
     if bench.data is None:
         return {}
     test = bench.data.splits["test"]
@@ -252,11 +264,10 @@ def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, tuple[np
     for trial in trials:
         planned = trial.built.planned
         if trial.engine is not None:
-            outputs[planned.id] = _collect(bench, trial, test, f"evaluate {planned.id}")
+            arrays = _collect(bench, trial, test, f"evaluate {planned.id}")
             if planned.role == "reference":
-                demand_finite(
-                    outputs[planned.id], "The model's own outputs", test.indices, f"{len(test)} of the test split"
-                )
+                demand_finite(arrays, "The model's own outputs", test.indices, f"{len(test)} of the test split")
+            outputs[planned.id] = {spec.name: a for spec, a in zip(trial.engine.outputs, arrays, strict=True)}
     return outputs
 
 
@@ -292,17 +303,13 @@ def _reference_of(trial: _Trial, trials: Sequence[_Trial]) -> _Trial:
     return next(t for t in trials if t.built.planned.rules.name == name and t.built.planned.role == "reference")
 
 
-def _candidate(
-    bench: _Bench,
-    trial: _Trial,
-    trials: Sequence[_Trial],
-    figures: dict[str, Figures],
-    test: dict[str, tuple[np.ndarray, ...]],
-) -> Candidate:
+def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[str, Figures]) -> Candidate:
     from edgeopt.graph.int8_macs import int8_macs_pct
 
     planned, engine = trial.built.planned, trial.built.engine
-    accuracy, classes = _accuracy(bench, trial, trials, test)
+    accuracy = judged.measurements
+    if planned.role == "reference":  # compared with itself it says nothing
+        accuracy = tuple(m for m in accuracy if m.name not in _AGAINST_FP32)
     speed, latency = _speed_figures(bench.plan, trial, figures)
     has_size = any(m.name == "size_mib" for m in speed)
     size = [size_mib(engine)] if engine is not None and not has_size else []
@@ -320,7 +327,9 @@ def _candidate(
         next_command=_next(engine),
         measurements=(*accuracy, *speed, *size, int8_macs_pct(trial.built.graph.path)),
         latency_ms=latency,
-        classes=classes,
+        classes=judged.classes,
+        slices=judged.slices,
+        reliability=judged.reliability,
         events=tuple(trial.built.events),
     )
 
@@ -338,27 +347,20 @@ def _status(
     return "not_measured", plan.measured_reason
 
 
-def _accuracy(
-    bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, tuple[np.ndarray, ...]]
-) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
-    measurements, classes = _judged(bench, trial, trials, test)
-    if trial.built.planned.role == "reference":  # compared with itself it says nothing
-        measurements = tuple(m for m in measurements if m.name not in _AGAINST_FP32)
-    return measurements, classes
-
-
 def _judged(
-    bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, tuple[np.ndarray, ...]]
-) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
+    bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, dict[str, np.ndarray]]
+) -> Evaluation:
+    from edgeopt.measure.evaluation import Evaluation
+
     planned = trial.built.planned
     reference = _reference_of(trial, trials)
     mine, theirs = test.get(planned.id), test.get(reference.built.planned.id)
     if bench.data is None or mine is None or theirs is None:
         reason = "no data was given" if bench.data is None else "no runtime here can run the graph"
         names = (("accuracy_top1_pct", "%"), ("drop_pp", "pp"), ("agreement_pct", "%"), ("output_sqnr_db", "dB"))
-        return tuple(not_measured(name, unit, reason) for name, unit in names), ()
+        return Evaluation(measurements=tuple(not_measured(name, unit, reason) for name, unit in names))
     conditions: dict[str, Any] = {"split": "test", "runtime": trial.stand_in or planned.rules.name}
-    return judge_outputs(theirs, mine, bench.data, bench.info.name, conditions)
+    return judge_outputs(theirs, mine, bench.data, bench.info.name, conditions, seed=bench.context.seed)
 
 
 def _speed_figures(

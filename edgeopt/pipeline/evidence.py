@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeopt.bundle.document import ClassRow, DeviceInfo
+from edgeopt.bundle.document import DeviceInfo
 from edgeopt.core.engine import Engine
 from edgeopt.core.fingerprint import hash_array
 from edgeopt.core.measurement import Measurement
@@ -20,6 +20,9 @@ from edgeopt.devices.base import Device
 from edgeopt.pipeline import records
 from edgeopt.pipeline.context import RunContext
 from edgeopt.recipes.schema import Measure
+
+if TYPE_CHECKING:  # SciPy, only where something is really judged
+    from edgeopt.measure.evaluation import Evaluation
 
 __all__ = ["Figures", "collect", "judge_outputs", "measure_speed", "size_mib"]
 
@@ -66,20 +69,29 @@ def collect(
 
 
 def judge_outputs(
-    reference: tuple[np.ndarray, ...],
-    outputs: tuple[np.ndarray, ...],
+    reference: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
     data: Dataset,
     device: str,
     conditions: dict[str, Any],
-) -> tuple[tuple[Measurement, ...], tuple[ClassRow, ...]]:
-    """Accuracy, paired drop and agreement of an engine against the FP32 reference on the same samples."""
-    from edgeopt.measure.classification import evaluate, evaluate_unlabelled
-    from edgeopt.measure.outputs import collect_targets
+    *,
+    seed: int = 0,
+) -> Evaluation:
+    """An engine's outputs on the test split judged by the data's metrics, beside FP32's on the same samples.
 
-    if data.task != "classification":  # how near the outputs are to FP32's
-        return evaluate_unlabelled(reference[0], outputs[0], device=device, conditions=conditions), ()
-    labels = collect_targets(data.splits["test"])
-    return evaluate(reference[0], outputs[0], labels, data.classes, device=device, conditions=conditions)
+    Args:
+        reference: By output name, [N, …], in the model's order; the very same mapping where FP32 itself is judged.
+        outputs: Likewise.
+        seed: Of resamples.
+    """
+    from edgeopt.measure.evaluation import evaluate_outputs
+    from edgeopt.measure.outputs import collect_targets, judged_output
+
+    mine = judged_output(outputs, data)
+    theirs = mine if outputs is reference else judged_output(reference, data)
+    first = (next(iter(reference.values())), next(iter(outputs.values())))
+    targets = None if data.task == "unlabelled" else collect_targets(data.splits["test"])
+    return evaluate_outputs(theirs, mine, targets, data, device=device, conditions=conditions, near=first, seed=seed)
 
 
 def measure_speed(

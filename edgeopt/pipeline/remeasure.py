@@ -81,7 +81,7 @@ def evaluate_bundle(
         BundleError: The bundle's engine is not built, or the reference has other inputs or outputs.
         DataError: The data does not fit the model.
     """
-    from edgeopt.measure.classification import evaluate, evaluate_unlabelled
+    from edgeopt.pipeline.evidence import judge_outputs
 
     bundle = _built(path)
     contract = bundle.manifest.contract
@@ -90,24 +90,20 @@ def evaluate_bundle(
     dataset = load_data(data, inputs=inputs, outputs=outputs, seed=seed)
     split, where = dataset.splits["test"], open_device(device)
     with tempfile.TemporaryDirectory(prefix="edgeopt-eval-") as scratch:
-        mine = _first_output(where, bundle.engine, split, Path(scratch) / "mine", progress)
+        mine = _outputs(where, bundle.engine, split, Path(scratch) / "mine", progress)
         theirs = mine
         if reference is not None:
             engine = _reference_engine(reference, bundle, Path(scratch) / "reference")
-            theirs = _first_output(where, engine, split, Path(scratch) / "theirs", progress)
-        host = where.info().name
+            theirs = _outputs(where, engine, split, Path(scratch) / "theirs", progress)
         conditions: dict[str, str | int | float | bool | None] = {"split": "test", "data": dataset.name}
-        if dataset.task != "classification":
-            rows = evaluate_unlabelled(theirs, mine, device=host, conditions=conditions)
-        else:
-            parts = [batch.targets for batch in split.batches(1024) if batch.targets is not None]
-            labels = np.concatenate(parts)
-            rows, _ = evaluate(theirs, mine, labels, dataset.classes, device=host, conditions=conditions)
+        rows = judge_outputs(theirs, mine, dataset, where.info().name, conditions, seed=seed).measurements
     if reference is not None:
-        return tuple(rows)
+        return rows
     reason = "no FP32 reference was given (--reference)"
-    alone = {"accuracy_top1_pct"}
-    return tuple(row if row.name in alone else replace(row, value=None, interval=None, reason=reason) for row in rows)
+    against = ("drop", "agreement", "output_")
+    return tuple(
+        replace(row, value=None, interval=None, reason=reason) if row.name.startswith(against) else row for row in rows
+    )
 
 
 def _built(path: Path) -> Bundle:
@@ -138,7 +134,10 @@ def _reference_engine(reference: Path, bundle: Bundle, scratch: Path) -> Engine:
     return BACKENDS[rules.name].compile(reference, target, rules, scratch, batch)
 
 
-def _first_output(device: Device, engine: Engine, split: Split, folder: Path, progress: ProgressListener) -> np.ndarray:
+def _outputs(
+    device: Device, engine: Engine, split: Split, folder: Path, progress: ProgressListener
+) -> dict[str, np.ndarray]:
+    """By name, in the model's order."""
     from edgeopt.measure.outputs import collect_outputs
 
     folder.mkdir(parents=True)
@@ -146,4 +145,4 @@ def _first_output(device: Device, engine: Engine, split: Split, folder: Path, pr
     batch = engine.inputs[0].batch
     size = batch if isinstance(batch, int) else 1
     outputs = collect_outputs(device, engine, split, names, folder, size, progress)
-    return np.array(outputs[engine.outputs[0].name])
+    return {spec.name: np.array(outputs[spec.name]) for spec in engine.outputs}

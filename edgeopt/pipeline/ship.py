@@ -15,6 +15,7 @@ from edgeopt.bundle import layout
 from edgeopt.bundle.document import (
     Candidate,
     DataSection,
+    FlipRow,
     LadderSection,
     ModelSection,
     Report,
@@ -31,6 +32,7 @@ from edgeopt.bundle.manifest import (
     ModelRecord,
     OutputRecord,
 )
+from edgeopt.bundle.outcomes import OUTCOMES, Outcomes, write_outcomes
 from edgeopt.bundle.write import write_bundle
 from edgeopt.core.errors import GraphError
 from edgeopt.data.contract import Dataset, InputContract
@@ -42,6 +44,7 @@ from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import Built
 from edgeopt.pipeline.float_stages import FloatStage
 from edgeopt.pipeline.options import CompileOptions
+from edgeopt.pipeline.pictures import with_pictures
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
 from edgeopt.pipeline.waterfall import waterfall_of
@@ -50,6 +53,8 @@ from edgeopt.report.write import write_report
 from edgeopt.version import __version__
 
 __all__ = ["ship"]
+
+_SLICES = 20
 
 _LIBRARIES = (
     "lightning-fabric",
@@ -97,7 +102,11 @@ def ship(
     ranked = sorted(judged.candidates, key=lambda c: ranks.get(c.id, len(ranks)))
     chosen, verdict, headline = select(ranked, plan.recipe.limits, plan.recipe.objective)
     recipe = (recipes or {}).get(chosen, plan.recipe)
-    candidates = tuple(_marked(c, shipped=c.id == chosen) for c in judged.candidates)
+    outcomes = judged.outcomes.get(chosen)
+    candidates = tuple(
+        _marked(c, shipped=c.id == chosen, flips=_flips(outcomes, data) if c.id == chosen else ())
+        for c in judged.candidates
+    )
     built = next(b for b in judged.built if b.planned.id == chosen)
     if data is None and plan.recipe_reason:
         headline = (plan.recipe_reason, *headline)
@@ -148,11 +157,23 @@ def ship(
     return load_bundle(write_bundle(destination, fill, manifest))
 
 
-def _marked(candidate: Candidate, *, shipped: bool) -> Candidate:
-    """Only what the bundle holds can be built from it."""
+def _marked(candidate: Candidate, *, shipped: bool, flips: tuple[FlipRow, ...]) -> Candidate:
+    """Only what the bundle holds can be built from it, and of the others the worst parts of the test split will do."""
+    kept = candidate.slices if shipped else candidate.slices[:_SLICES]
     return candidate.model_copy(
-        update={"shipped": shipped, "next_command": candidate.next_command if shipped else None}
+        update={
+            "shipped": shipped,
+            "next_command": candidate.next_command if shipped else None,
+            "slices": kept,
+            "flips": flips,
+        }
     )
+
+
+def _flips(outcomes: Outcomes | None, data: Dataset | None) -> tuple[FlipRow, ...]:
+    from edgeopt.measure.evaluation import flips
+
+    return () if outcomes is None or data is None else with_pictures(flips(outcomes, data.classes), data)
 
 
 def _demand_one(judged: Judged) -> None:
@@ -186,6 +207,8 @@ def _fill(
     layout.write_yaml(folder / layout.RECIPE, recipe)
     layout.write_yaml(folder / layout.TARGET, plan.target)
     count = min(layout.MAX_REFERENCE_SAMPLES, len(samples.arrays[0]))
+    if (outcomes := judged.outcomes.get(built.planned.id)) is not None:
+        write_outcomes(folder / OUTCOMES, outcomes)
     outputs = judged.outputs[built.planned.id] or built.graph.reference
     given = {spec.name: array[:count] for spec, array in zip(model.inputs, samples.arrays, strict=True)}
     wanted = {spec.name: array[:count] for spec, array in zip(model.outputs, outputs, strict=True)}

@@ -28,11 +28,28 @@ _LABELS = {
     "accuracy_top1_pct": "accuracy",
     "accuracy_top5_pct": "accuracy, top 5",
     "agreement_pct": "agreement",
+    "average_precision_pct": "average precision",
+    "calibration_error_pct": "calibration error",
     "cold_start_ms": "cold start",
     "drop_pp": "drop",
+    "f1_macro_pct": "F1, macro",
+    "f1_micro_pct": "F1, micro",
+    "int8_macs_pct": "MACs in int8",
     "latency_ratio": "ratio to FP32",
+    "log_loss_nats": "log loss",
+    "mae": "mean absolute error",
+    "map_50": "mAP@.5",
+    "map_50_95": "mAP@[.5:.95]",
+    "miou_pct": "mIoU",
     "output_sqnr_db": "SQNR",
     "peak_memory_mib": "peak memory",
+    "precision_macro_pct": "precision, macro",
+    "precision_micro_pct": "precision, micro",
+    "r2": "R²",
+    "recall_macro_pct": "recall, macro",
+    "recall_micro_pct": "recall, micro",
+    "rmse": "RMSE",
+    "roc_auc_pct": "ROC-AUC",
     "size_mib": "size",
     "sqnr_db": "SQNR",
     "max_abs": "max |Δ|",
@@ -40,7 +57,8 @@ _LABELS = {
     "top1_agreement_pct": "top-1 agreement",
 }
 _AT_LEAST = ("accuracy", "agreement", "throughput", "sqnr", "cosine")
-_SUFFIXES = ("_ms", "_mib", "_pct", "_pp", "_db", "_per_s", "_s")
+_SUFFIXES = ("_ms", "_mib", "_pct", "_pp", "_db", "_per_s", "_nats", "_s")
+_DROP = "drop_"
 _UNITS = {"1": "", "1/s": "/s", "pct": "%"}
 # Where digits after the point are worth the same whatever the size of the figure.
 _FIXED_DECIMALS = {"%": 2, "pct": 2, "pp": 2, "dB": 1}
@@ -93,6 +111,8 @@ def label(name: str) -> str:
     """A measurement's name for people: ``latency_p50_ms`` is ``latency p50``; the unit stands beside the figure."""
     if name in _LABELS:
         return _LABELS[name]
+    if name.startswith(_DROP):
+        return f"drop in {label(name.removeprefix(_DROP))}"
     suffix = next((s for s in _SUFFIXES if name.endswith(s)), "")
     return plain(name.removesuffix(suffix).replace("_", " "))
 

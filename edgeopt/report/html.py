@@ -8,6 +8,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeopt.bundle.document import Report
 from edgeopt.core.events import EventKind
+from edgeopt.report.accuracy import (
+    METRIC_HEADS,
+    SLICE_HEADS,
+    flip_words,
+    metric_rows,
+    reliability_plot,
+    slice_rows,
+    worst_slice,
+)
 from edgeopt.report.findings import (
     STATUS_WORDS,
     device_notes,
@@ -57,13 +66,20 @@ def to_html(report: Report) -> str:
         parity_figures=parity_figures,
     )
     shipped = report.shipped
+    reliability = reliability_plot(report)
     groups = stage_groups(report)
     page = environment.get_template("report.html.j2").render(
         report=report,
         shipped=shipped,
         keys=key_figures(report),
         table=comparison(report),
-        plots=(*all_plots(report), *training_plots(report), *curve_plots(report), *mixed_plots(report)),
+        plots=(
+            *all_plots(report),
+            *([reliability] if reliability else []),
+            *training_plots(report),
+            *curve_plots(report),
+            *mixed_plots(report),
+        ),
         rung_heads=RUNG_HEADS,
         trial_heads=TRIAL_HEADS,
         trial_caption=TRIAL_CAPTION,
@@ -74,6 +90,12 @@ def to_html(report: Report) -> str:
         waterfall_plot=waterfall_plot(report),
         searches=[search_words(section) for section in report.pruning],
         pruned=[(pruned_words(step), pruned_table(step), pinned_table(step)) for step in report.pruned],
+        metric_heads=METRIC_HEADS,
+        metrics=metric_rows(report),
+        slice_heads=SLICE_HEADS,
+        slices=slice_rows(report),
+        worst_slice=worst_slice(report),
+        flip_words=flip_words(report),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
         verdict_words=verdict_words(report),

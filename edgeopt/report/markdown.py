@@ -6,6 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 
 from edgeopt.bundle.document import Candidate, Report
+from edgeopt.report.accuracy import (
+    FLIP_HEADS,
+    METRIC_HEADS,
+    SLICE_HEADS,
+    flip_rows,
+    flip_words,
+    metric_rows,
+    slice_rows,
+    worst_slice,
+)
 from edgeopt.report.escape import markdown_text as _text
 from edgeopt.report.findings import (
     STATUS_WORDS,
@@ -54,6 +64,7 @@ def to_markdown(report: Report) -> str:
         *_section("Pruning", _pruning(report)),
         *_section("Mixed precision", _mixed(report)),
         *_section("Training", _training(report)),
+        *_section("Accuracy", _accuracy(report)),
         *_section("Classes", _classes(report)),
         *_section("Data", _data(report)),
         *_section("Measured on", _device(report)),
@@ -144,6 +155,18 @@ def _layers(report: Report) -> str:
         (plain(r.name), plain(r.op), plain(r.precision), figure(r.sqnr), plain(r.reason)) for r in worst_first(report)
     ]
     return _text(layer_summary(report)) + "\n\n" + _folded(("layer", "op", "precision", "SQNR", "why"), rows)
+
+
+def _accuracy(report: Report) -> str:
+    metrics, slices, flips = metric_rows(report), slice_rows(report), flip_rows(report.shipped.flips)
+    parts = [
+        _table(METRIC_HEADS, metrics, numbers_from=1) if metrics else "",
+        _text(worst_slice(report)),
+        _folded(SLICE_HEADS, slices) if slices else "",
+        _text(flip_words(report)),
+        _folded(FLIP_HEADS, flips) if flips else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _classes(report: Report) -> str:

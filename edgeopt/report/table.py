@@ -7,6 +7,7 @@ from typing import Literal
 
 from edgeopt.bundle.document import Candidate, Report
 from edgeopt.core.measurement import Measurement
+from edgeopt.report.accuracy import further_metrics
 from edgeopt.report.format import MISSING, interval_text, label, unit_text, value_text
 
 __all__ = ["Cell", "Column", "Comparison", "Row", "comparison"]
@@ -94,7 +95,8 @@ def comparison(report: Report, *, detail: bool = False) -> Comparison:
     """
     labelled = any(c.figure("drop_pp") for c in report.candidates)
     hidden = (*_DETAIL, "output_sqnr_db") if labelled else _DETAIL  # without labels the SQNR is what there is
-    columns = _columns(report, hidden=() if detail else hidden)
+    elsewhere = further_metrics(report)  # a table of their own
+    columns = _columns(report, hidden=elsewhere if detail else (*hidden, *elsewhere))
     rows = tuple(
         Row(candidate=candidate, cells=tuple(_cell(candidate, column) for column in columns))
         for candidate in report.candidates

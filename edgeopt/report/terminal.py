@@ -15,6 +15,7 @@ from rich.text import Text
 from edgeopt.bundle.document import Report
 from edgeopt.bundle.layout import ENGINE, REPORT_HTML
 from edgeopt.core.events import EventKind
+from edgeopt.report.accuracy import flip_words, metric_rows, worst_slice
 from edgeopt.report.findings import (
     device_notes,
     findings,
@@ -77,6 +78,7 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     _print_findings(console, report, "Warnings", "warning")
     _print_trials(report, console)
     _print_more(report, console)
+    _print_accuracy(report, console)
     _print_parity(report, console)
     _print_layers(report, console)
     _print_stages(report, console)
@@ -223,6 +225,13 @@ def _print_more(report: Report, console: Console) -> None:
     if columns:
         console.print(section("More figures"))
         print_table(table, columns, console)
+
+
+def _print_accuracy(report: Report, console: Console) -> None:
+    """One line per further metric; the worst slice, and how many samples changed sides."""
+    lines = [f"{name}: {mine}, FP32 {theirs}; drop {drop}" for name, theirs, mine, drop in metric_rows(report)]
+    lines += [line for line in (worst_slice(report), flip_words(report)) if line]
+    _print_list(console, "Accuracy", lines)
 
 
 def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
