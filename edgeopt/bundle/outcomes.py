@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ Samples = Mapping[str, np.ndarray]
 
 _HEADER = "header"
 _SCHEMA_VERSION = 1
+_MOST_BYTES = 4 * 2**30  # a small archive may unpack to anything
 _AGAIN = "Compile the bundle again, or leave the comparison by samples out."
 
 
@@ -88,6 +91,7 @@ def read_outcomes(path: Path) -> Outcomes:
         BundleError: It is missing, damaged, or of a newer edgeopt.
     """
     try:
+        _demand_small(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(_HEADER).tobytes().decode())
@@ -100,8 +104,23 @@ def read_outcomes(path: Path) -> Outcomes:
         return _read(arrays, header)
     except FileNotFoundError:
         raise BundleError("There are no outcomes of single samples.", got=path, fix=_AGAIN) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    ) as error:
         raise BundleError("The outcomes cannot be read.", got=f"{path}: {error}", fix=_AGAIN) from error
+
+
+def _demand_small(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {_MOST_BYTES / 2**30:g} GiB")
 
 
 def _read(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Outcomes:

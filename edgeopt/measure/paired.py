@@ -17,6 +17,7 @@ from edgeopt.measure.metrics import Metric, drop_of
 __all__ = ["drop_name", "drop_unit", "paired_drop", "slice_rows"]
 
 _COSTLY = 1000  # resamples of figures that must be computed anew on each
+_IN_SLICES = 300  # likewise, of each slice
 
 
 def drop_name(metric: Metric) -> str:
@@ -75,7 +76,7 @@ def paired_drop(
             lambda weights: drop_of(metric, metric.value(reference, weights), metric.value(candidate, weights)),
             n,
             seed=seed,
-            resamples=_COSTLY,
+            resamples=_COSTLY if rows is None else _IN_SLICES,
         )
     if interval is None:
         return not_measured(name, unit, f"{metric.name} is not defined on nearly all resamples of {n} samples")

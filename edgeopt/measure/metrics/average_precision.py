@@ -14,8 +14,8 @@ class AveragePrecision(RankingMetric):
 
     name = "average_precision_pct"
 
-    def _of_class(self, score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
-        right, wrong = steps(score, positive, weights)
+    def _of_class(self, place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
+        right, wrong = steps(place, positive, weights)
         if right[-1] == 0:
             return float("nan")
         named = right + wrong

@@ -14,8 +14,8 @@ class RocAuc(RankingMetric):
 
     name = "roc_auc_pct"
 
-    def _of_class(self, score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
-        right, wrong = (np.concatenate([[0.0], part]) for part in steps(score, positive, weights))
+    def _of_class(self, place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
+        right, wrong = (np.concatenate([[0.0], part]) for part in steps(place, positive, weights))
         if right[-1] == 0 or wrong[-1] == 0:
             return float("nan")
         return float(np.trapezoid(right, wrong) / (right[-1] * wrong[-1]))
