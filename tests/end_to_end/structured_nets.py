@@ -36,13 +36,47 @@ class Segmenter(nn.Module):
         return self.body(x)
 
 
-def write_regression(folder: Path, samples: int = 400) -> None:
-    """``net.pt2``, ``data.npz`` and ``data.yaml``: the targets are the net's own answers and a little noise."""
+class Spotter(nn.Module):
+    """How bright each pixel is, as scores [N, H, W] between 0 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 1, 1)
+        with torch.no_grad():
+            self.body.weight.fill_(4.0)
+            self.body.bias.fill_(-2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.body(x))[:, 0]
+
+
+DECODER = """
+import numpy as np
+
+def decode(outputs):
+    (grid,) = outputs.values()
+    found = np.zeros((len(grid), 4, 6), np.float32)
+    for scores, rows in zip(grid, found):
+        for place, index in enumerate(np.argsort(-scores, axis=None)[:4]):
+            y, x = np.unravel_index(index, scores.shape)
+            rows[place] = x, y, x + 1, y + 1, scores[y, x] if scores[y, x] > 0.5 else 0, 0
+    return found
+"""
+
+
+def write_regression(folder: Path, samples: int = 400, *, spoilt: bool = False) -> None:
+    """``net.pt2``, ``data.npz`` and ``data.yaml``: the targets are the net's own answers and a little noise.
+
+    Where ``spoilt``, the net in the file is the good one with its last layer shaken, so that there is something to learn.
+    """
     rng, net = np.random.default_rng(0), _seeded(Regressor)
     x = rng.normal(size=(samples, 6)).astype(np.float32)
-    y = _answers(net, x) + rng.normal(0, 0.05, (samples, 2)).astype(np.float32)
+    y = _answers(net, x) + rng.normal(0, 0.02, (samples, 2)).astype(np.float32)
     np.savez(folder / "data.npz", x=x, y=y)
-    _write(folder, net, x, task="regression")
+    if spoilt:
+        with torch.no_grad():
+            net.body[2].bias += 0.06
+    _write(folder, net, x, task="regression", splits={"train": 0.5})
 
 
 def write_segmentation(folder: Path, samples: int = 120) -> None:
@@ -51,8 +85,22 @@ def write_segmentation(folder: Path, samples: int = 120) -> None:
     x = rng.normal(size=(samples, 3, SIDE, SIDE)).astype(np.float32)
     y = _answers(net, x + rng.normal(0, 0.1, x.shape).astype(np.float32)).argmax(1).astype(np.uint8)
     y[:, 0] = y[:, -1] = 255
+    light = np.array(["day", "night"])[rng.integers(0, 2, samples)]
+    np.savez(folder / "data.npz", x=x, y=y, lighting=light)
+    _write(folder, net, x, task="segmentation", ignore_index=255, classes=["road", "car", "sky"], columns=["lighting"])
+
+
+def write_detection(folder: Path, samples: int = 60) -> None:
+    """Likewise, with ``grid_decoder.py``: the net answers with a bright pixel's cell, the decoder makes it a box."""
+    rng, net = np.random.default_rng(0), _seeded(Spotter)
+    x = np.zeros((samples, 1, SIDE, SIDE), np.float32)
+    y = np.zeros((samples, 1, 5), np.float32)
+    for index, (row, column) in enumerate(rng.integers(0, SIDE, (samples, 2))):
+        x[index, 0, row, column] = 1 + rng.random()
+        y[index, 0, 1:] = [column, row, column + 1, row + 1]
     np.savez(folder / "data.npz", x=x, y=y)
-    _write(folder, net, x, task="segmentation", ignore_index=255, classes=["road", "car", "sky"])
+    (folder / "grid_decoder.py").write_text(DECODER)
+    _write(folder, net, x, task="detection", classes=["spot"], decoder="grid_decoder:decode", metrics=["map_50_95"])
 
 
 def _seeded(kind: type[nn.Module]) -> nn.Module:
@@ -69,6 +117,6 @@ def _answers(net: nn.Module, x: np.ndarray) -> np.ndarray:
 def _write(folder: Path, net: nn.Module, x: np.ndarray, **keys: object) -> None:
     content = {"schema_version": 1, "name": "made", "source": {"npz": "data.npz"}, **keys}
     (folder / "data.yaml").write_text(yaml.safe_dump(content))
-    shapes = {0: torch.export.Dim("batch", min=1, max=1024)}
-    program = torch.export.export(net, (torch.from_numpy(x[:2]),), dynamic_shapes=(({0: shapes[0]}),))
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    program = torch.export.export(net, (torch.from_numpy(x[:2]),), dynamic_shapes=({0: batch},))
     torch.export.save(program, folder / "net.pt2")
