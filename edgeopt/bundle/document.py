@@ -104,13 +104,14 @@ class SplitRow(_Frozen):
 
 
 class DataSection(_Frozen):
-    """The data that calibrated and judged the model."""
+    """The data that calibrated and judged the model. ``columns``: what else is known of each test sample."""
 
     name: str
     task: str
     fingerprint: str
     classes: tuple[str, ...]
     splits: tuple[SplitRow, ...]
+    columns: tuple[str, ...] = ()
 
 
 class StageRow(_Frozen):

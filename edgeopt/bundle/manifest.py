@@ -47,9 +47,16 @@ class ModelRecord(_Frozen):
 
 
 class DataRecord(_Frozen):
-    """The data that calibrated and judged the model, and how it was split."""
+    """The data that calibrated and judged the model, and how it was split.
+
+    Attributes:
+        task: What its targets are; empty in bundles made before there were several tasks.
+        columns: What else is known of each test sample.
+    """
 
     name: str
+    task: str = ""
+    columns: tuple[str, ...] = ()
     fingerprint: str
     splits: tuple[SplitRow, ...]
 

@@ -42,6 +42,11 @@ class FolderPool:
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """One file per sample."""
+        return self._paths
+
     def read(self, indices: Sequence[int]) -> Batch:
         """Decode images, as the model takes them."""
         images = [self._decoded(self._paths[index]) for index in indices]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from edgeopt.core.errors import DataError, nearest_first
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.fingerprint import hash_file, hash_json
+from edgeopt.core.slices import SliceColumn
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.arrays import MemoryRows, Rows
+from edgeopt.data.columns import array_columns, file_columns
 from edgeopt.data.contract import Dataset, Decoder, InputContract, Split, SplitName, Task
-from edgeopt.data.folder import folder_pools
+from edgeopt.data.folder import FolderPool, folder_pools
 from edgeopt.data.manifest import Manifest, Origin, Preprocessing, SplitPlan, read_manifest
 from edgeopt.data.mapped import call_factory, mapped_pools, named_object
 from edgeopt.data.npz import keyed_pools, npz_pools
@@ -44,6 +46,7 @@ class _Opened:
     classes: tuple[str, ...] = ()
     manifest: Manifest | None = None
     decoder: Decoder | None = None
+    columns: Mapping[str, SliceColumn] = field(default_factory=dict)
 
 
 def load_data(
@@ -76,7 +79,10 @@ def load_data(
     scans = {name: pool.scan(classes, progress) for name, pool in pools.items()}
     plan = manifest.splits if manifest else SplitPlan()
     seed = seed if plan.seed is None else plan.seed
-    splits = make_splits(pools, scans, plan=plan, seed=seed, inputs=inputs)
+    splits = {
+        name: replace(split, columns=_in_split(opened.columns, split)) if split.source is pools["test"] else split
+        for name, split in make_splits(pools, scans, plan=plan, seed=seed, inputs=inputs).items()
+    }
     contracts = _contracts(inputs, splits["calibration"], scans, manifest)
     return Dataset(
         name=opened.name,
@@ -115,7 +121,7 @@ def _open(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
         return _Opened(name=place, pools=mapped_pools(call_factory(place), rule, place, inputs=inputs, values=None))
     if place.suffix in _MANIFESTS:
         return _open_manifest(place, inputs, outputs)
-    return _Opened(name=place.stem, pools=npz_pools(place, rule, inputs=inputs, values=None))
+    return _Opened(name=place.stem, pools=npz_pools(place, rule, inputs=inputs, values=None)[0])
 
 
 def _locate(spec: str | Path) -> Path | str:
@@ -160,7 +166,8 @@ def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[T
             pools, names = folder_pools(folder, manifest, inputs=inputs, classes=classes)
         except OSError as error:
             raise DataError("The folder of images cannot be read.", got=f"{folder} ({error})") from error
-        return _Opened(name=manifest.name, pools=pools, classes=names, manifest=manifest)
+        columns = _folder_columns(path, folder, manifest, pools)
+        return _Opened(name=manifest.name, pools=pools, classes=names, manifest=manifest, columns=columns)
     values = _values(how, inputs)
     rule = TargetRule(
         task=manifest.task,
@@ -170,16 +177,57 @@ def _open_manifest(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[T
         declared=True,
     )
     arrays: Mapping[SplitName, Pool]
+    found: Mapping[str, Any]
     if origin.npz is not None:
-        arrays = npz_pools(_pinned(path, origin), rule, inputs=inputs, values=values)
+        listed = [column.name for column in manifest.columns]
+        arrays, found = npz_pools(_pinned(path, origin), rule, inputs=inputs, values=values, columns=listed)
+        where = origin.npz
     else:
         place = origin.dataset or ""
         if not _FACTORY.fullmatch(place):
             raise DataError("A dataset is named package.module:callable.", got=f"{place!r} in {path}")
-        arrays = mapped_pools(call_factory(place, path.resolve().parent), rule, place, inputs=inputs, values=values)
+        made = call_factory(place, path.resolve().parent)
+        arrays = mapped_pools(made, rule, place, inputs=inputs, values=values)
+        found = _mapped_columns(made, place) if manifest.columns else {}
+        where = f"{place}'s columns"
     return _Opened(
-        name=manifest.name, pools=arrays, classes=manifest.classes, manifest=manifest, decoder=_decoder(path, manifest)
+        name=manifest.name,
+        pools=arrays,
+        classes=manifest.classes,
+        manifest=manifest,
+        decoder=_decoder(path, manifest),
+        columns=array_columns(manifest.columns, found, len(arrays["test"]), where),
     )
+
+
+def _mapped_columns(made: Any, place: str) -> Mapping[str, Any]:
+    test = made["test"] if isinstance(made, Mapping) else made
+    columns = getattr(test, "columns", None)
+    if not isinstance(columns, Mapping):
+        raise DataError(
+            f"The manifest lists columns, and the data set {place} has none.",
+            got=f"an attribute columns of type {type(columns).__name__}",
+            fix="Give it the attribute columns: a dict of name → one value per sample.",
+        )
+    return columns
+
+
+def _folder_columns(
+    path: Path, folder: Path, manifest: Manifest, pools: Mapping[SplitName, FolderPool]
+) -> dict[str, SliceColumn]:
+    if manifest.columns_from is None:
+        return {}
+    file = _beside(path, manifest.columns_from, "column file")
+    names = {
+        image.relative_to(folder).as_posix(): index if name == "test" else -1
+        for name, pool in pools.items()
+        for index, image in enumerate(pool.paths)
+    }
+    return file_columns(manifest.columns, file, names, len(pools["test"]))
+
+
+def _in_split(columns: Mapping[str, SliceColumn], split: Split) -> dict[str, SliceColumn]:
+    return {name: SliceColumn(codes=c.codes[split.indices], values=c.values) for name, c in columns.items()}
 
 
 def _decoder(path: Path, manifest: Manifest) -> Decoder | None:

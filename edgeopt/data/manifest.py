@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edgeopt.core.errors import DataError, nearest_first
 from edgeopt.data.contract import Task
 
-__all__ = ["Manifest", "Origin", "Preprocessing", "SplitPlan", "read_manifest"]
+__all__ = ["Column", "Manifest", "Origin", "Preprocessing", "SplitPlan", "read_manifest"]
 
 Side = Annotated[int, Field(ge=1)]
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
@@ -141,6 +141,24 @@ class SplitPlan(_Frozen):
         return value
 
 
+class Column(_Frozen):
+    """A property of the samples by which the test split is told apart.
+
+    Attributes:
+        bins: A property of many numbers: into so many bins of about as many samples each.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
+    bins: Annotated[int, Field(ge=2, le=32, strict=True)] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value in ("x", "y", "file", "class") or value.startswith(("x_", "y_")):
+            raise ValueError(f"{value!r} means something else here; call the column otherwise")
+        return value
+
+
 class Manifest(_Frozen):
     """A data set. Relative paths are resolved beside the manifest.
 
@@ -153,6 +171,11 @@ class Manifest(_Frozen):
             batch's outputs by name. Without it the first output is that.
         metrics: What the outputs are judged by, the one whose drop decides first; none: the task's own.
         labels: Folders only: folder name → class index, where the model's classes are more than the folders.
+        columns: What else is known of each sample (lighting, device, …): slices of the test split are told apart by it.
+            A name, or ``{name: NAME, bins: N}``. In an ``.npz`` the array of that name, one value per sample of ``x``; of
+            a data set the mapping ``columns``; of a folder a column of the file ``columns_from``.
+        columns_from: Folders only: CSV with a head line, or JSON lines; the key ``file`` names the sample as seen from
+            the folder.
         license: As SPDX spells it. ``provenance``: where the data comes from, how it was split, what is known of it.
     """
 
@@ -168,6 +191,8 @@ class Manifest(_Frozen):
     metrics: tuple[MetricName, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
     splits: SplitPlan = SplitPlan()
+    columns: tuple[Column, ...] = ()
+    columns_from: str | None = None
     license: str | None = None
     provenance: str | None = None
 
@@ -176,6 +201,11 @@ class Manifest(_Frozen):
     def _names(cls, value: Any) -> Any:
         """YAML reads ``[0, 1]`` as numbers; as class names they are meant as text."""
         return [str(v) if type(v) is int else v for v in value] if isinstance(value, list) else value
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        return [{"name": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -192,6 +222,12 @@ class Manifest(_Frozen):
             raise ValueError(f"ignore_index is for segmentation; the task is {self.task}")
         if self.decoder is not None and self.task != "detection":
             raise ValueError(f"decoder is for detection; the task is {self.task}")
+        if len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError("columns holds a name twice")
+        if bool(self.source.folder and self.columns) != bool(self.columns_from):
+            raise ValueError(
+                "columns of a folder come with columns_from, a .csv or .jsonl file; other sources have arrays"
+            )
         if len(set(self.metrics)) != len(self.metrics):
             raise ValueError("metrics holds a name twice")
         if self.preprocessing.is_for_images and not self.source.folder:

@@ -32,12 +32,23 @@ _COPY_BYTES = 1 << 20
 
 
 def npz_pools(
-    path: Path, rule: TargetRule, *, inputs: Sequence[TensorSpec], values: Affine | None
-) -> dict[SplitName, ArrayPool]:
+    path: Path,
+    rule: TargetRule,
+    *,
+    inputs: Sequence[TensorSpec],
+    values: Affine | None,
+    columns: Sequence[str] = (),
+) -> tuple[dict[SplitName, ArrayPool], dict[str, np.ndarray]]:
     """Open an ``.npz``: ``x``, ``y`` are the test split; ``x_calibration``, ``x_tune``, ``x_train`` (with ``y_…``) others.
 
     A model with several inputs has one array each: ``x/ids``, ``x/mask``, ``x_calibration/ids``, … An uncompressed
     array is read from the file by rows; a compressed one is unpacked once, into an unnamed temporary file.
+
+    Args:
+        columns: Names of further arrays, which are read whole: text is welcome there.
+
+    Returns:
+        The splits, and those of ``columns`` that are there.
 
     Raises:
         DataError: It is no ``.npz``, holds pickled objects or unknown keys, or its arrays do not fit the model.
@@ -47,13 +58,19 @@ def npz_pools(
             rows: dict[str, Rows] = {}
             for member in archive.infolist():
                 key = member.filename.removesuffix(".npy")
-                if not member.is_dir():
-                    rows[key] = _open_member(archive, member, path, f"{_checked_key(key, path.name)} of {path.name}")
+                if member.is_dir():
+                    continue
+                where, kinds = f"{key} of {path.name}", "Ubiuf" if key in columns else "biuf"
+                rows[key if key in columns else _checked_key(key, path.name)] = _open_member(
+                    archive, member, path, where, kinds
+                )
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(
             "The data file is no readable .npz.", got=f"{path} ({error})", fix="Save it with np.savez(file, x=…, y=…)."
         ) from error
-    return keyed_pools(rows, rule, path.name, inputs=inputs, values=values)
+    beside = {key: rows.pop(key) for key in columns if key in rows}
+    pools = keyed_pools(rows, rule, path.name, inputs=inputs, values=values)
+    return pools, {key: array.read(range(array.shape[0] if array.shape else 0)) for key, array in beside.items()}
 
 
 def keyed_pools(
@@ -109,12 +126,12 @@ def _checked_key(key: str, where: str) -> str:
             f"There is an unknown array in {where}.",
             got=repr(key),
             fix=f"Did you mean {nearest_first(key, known)[0]}? Known: {', '.join(known)}; x/NAME for several inputs. "
-            "Leave everything else out.",
+            "List properties of the samples in a manifest, columns: [NAME]; leave everything else out.",
         )
     return key
 
 
-def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, where: str) -> FileRows:
+def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, where: str, kinds: str) -> FileRows:
     if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
         with path.open("rb") as file:
             file.seek(member.header_offset)
@@ -123,12 +140,12 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, 
                 raise zipfile.BadZipFile(f"the member {member.filename} has no header")
             *_, name_length, extra_length = _LOCAL_HEADER.unpack(head)
             start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-            return _rows(file, start, member.file_size, where)
+            return _rows(file, start, member.file_size, where, kinds)
     try:
         with tempfile.TemporaryFile() as unpacked, archive.open(member) as packed:
             shutil.copyfileobj(packed, unpacked, _COPY_BYTES)
             unpacked.flush()
-            return _rows(unpacked, 0, member.file_size, where)
+            return _rows(unpacked, 0, member.file_size, where, kinds)
     except OSError as error:
         raise DataError(
             f"The compressed array {where} cannot be unpacked.",
@@ -137,7 +154,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, 
         ) from error
 
 
-def _rows(file: BinaryIO, start: int, size: int, where: str) -> FileRows:
+def _rows(file: BinaryIO, start: int, size: int, where: str, kinds: str) -> FileRows:
     """The array that starts at ``start`` and, header included, is ``size`` bytes long."""
     file.seek(start)
     try:
@@ -152,7 +169,7 @@ def _rows(file: BinaryIO, start: int, size: int, where: str) -> FileRows:
             got=f"dtype {dtype}",
             fix="Save plain numbers of one shape; np.savez pickles ragged lists and object arrays.",
         )
-    if dtype.kind not in "biuf":
+    if dtype.kind not in kinds or not dtype.itemsize:
         raise DataError(f"The array {where} does not hold real numbers.", got=f"dtype {dtype}")
     if fortran and len(shape) > 1:
         raise DataError(

@@ -190,10 +190,12 @@ def _number(rule: TargetRule, dtype: np.dtype, row: tuple[int, ...], where: str)
             if embedding
             else "Save float32 [N], or [N, D] for D numbers per sample.",
         )
-    if rule.output is not None and not _fits(_without_ones(row), _without_ones(rule.output.shape[1:])):
+    wanted = rule.output.shape[1:] if rule.output is not None else ()
+    known = rule.output is not None and all(isinstance(dim, int) for dim in wanted)
+    if known and _without_ones(row) != _without_ones(wanted):
         raise DataError(
             f"The targets of {where} have another shape than the model's first output.",
-            got=f"samples of {shown(row)}, where the model gives {shown(rule.output.shape[1:])}",
+            got=f"samples of {shown(row)}, where the model gives {shown(wanted)}",
             fix="Save one number per value of the output, in its order.",
         )
 

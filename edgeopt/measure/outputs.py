@@ -83,8 +83,8 @@ def collect_targets(split: Split) -> np.ndarray:
     targets = [part for part in parts if part is not None]
     if not targets or len(targets) != len(parts):
         raise DataError(f"The {split.name} split has no labels.", fix="Evaluate it as unlabelled data.")
-    widths = {part.shape[1:] for part in targets}
-    return stack_boxes(targets) if len(widths) > 1 else np.concatenate(targets)
+    boxes = targets[0].ndim == 3 and len({part.shape[1] for part in targets}) > 1
+    return stack_boxes(targets) if boxes else np.concatenate(targets)
 
 
 def judged_output(outputs: Mapping[str, np.ndarray], data: Dataset) -> np.ndarray:

@@ -239,7 +239,24 @@ def _data_section(data: Dataset | None) -> DataSection | None:
     if data is None:
         return None
     return DataSection(
-        name=data.name, task=data.task, fingerprint=data.fingerprint, classes=data.classes, splits=_splits(data)
+        name=data.name,
+        task=data.task,
+        fingerprint=data.fingerprint,
+        classes=data.classes,
+        splits=_splits(data),
+        columns=tuple(data.splits["test"].columns),
+    )
+
+
+def _data_record(data: Dataset | None) -> DataRecord | None:
+    if data is None:
+        return None
+    return DataRecord(
+        name=data.name,
+        task=data.task,
+        columns=tuple(data.splits["test"].columns),
+        fingerprint=data.fingerprint,
+        splits=_splits(data),
     )
 
 
@@ -286,7 +303,7 @@ def _manifest(
             outputs=tuple(OutputRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in model.outputs),
             classes=data.classes if data else (),
         ),
-        data=DataRecord(name=data.name, fingerprint=data.fingerprint, splits=_splits(data)) if data else None,
+        data=_data_record(data),
     )
 
 

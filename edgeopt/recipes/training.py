@@ -44,8 +44,9 @@ class Training(_Frozen):
         schedule: After the warm-up: ``cosine`` falls to zero at the last step; ``constant`` stays.
         weight_decay: Of weights with two or more axes; biases, norms and step sizes have none.
         clip_norm: Gradients are scaled down to this global norm; null: never.
-        loss: ``task`` (cross-entropy where there are labels), or ``package.module:callable``, called with the outputs
-            (a tuple of tensors) and the labels (int64 [N], or None), which returns a scalar.
+        loss: ``task`` (classification and segmentation: cross-entropy; regression and embedding: mean squared error), or
+            ``package.module:callable``, called with the outputs (a tuple of tensors) and the targets ([N, …]: labels and
+            masks int64, others float32; or None), which returns a scalar.
         distillation: The FP32 model as the teacher; null: none.
         precision: As Fabric names it; refused where the device has none of it.
         accelerator: Where it computes.

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edgeopt.bundle.layout import REPORT_HTML
 from edgeopt.bundle.load import Bundle
-from edgeopt.bundle.manifest import InputRecord, Manifest, OutputRecord
+from edgeopt.bundle.manifest import DataRecord, InputRecord, Manifest, OutputRecord
 from edgeopt.report.findings import not_measured
 from edgeopt.report.format import bytes_text, plain
 from edgeopt.report.terminal import (
@@ -68,13 +68,20 @@ def _identity(manifest: Manifest) -> list[tuple[str, str]]:
         ("model", model),
         ("target", manifest.target),
         ("recipe", manifest.recipe),
-        ("data", f"{manifest.data.name}, fingerprint {manifest.data.fingerprint[:16]}…" if manifest.data else "none"),
+        ("data", _data(manifest.data)),
         ("made", f"{manifest.created} by edgeopt {manifest.edgeopt_version}, Python {manifest.python}"),
         ("command", manifest.command),
         ("seed", str(manifest.seed)),
         ("with", _pairs(manifest.versions)),
     ]
     return [(name, plain(value)) for name, value in rows]
+
+
+def _data(data: DataRecord | None) -> str:
+    if data is None:
+        return "none"
+    columns = f"columns {', '.join(data.columns)}" if data.columns else ""
+    return ", ".join(part for part in (data.name, data.task, columns, f"fingerprint {data.fingerprint[:16]}…") if part)
 
 
 def _engine(manifest: Manifest) -> list[tuple[str, str]]:

@@ -209,6 +209,8 @@ def _data(report: Report) -> str:
     if report.data is None:
         return "No data was given: nothing was calibrated, and accuracy was not measured."
     head = f"{_text(report.data.name)}, {_text(report.data.task)}, fingerprint {_code(report.data.fingerprint[:16])}"
+    if report.data.columns:
+        head += f", told apart by {_text(', '.join(report.data.columns))}"
     rows = [(plain(s.name), f"{s.samples:,}", plain(s.how), s.fingerprint[:16]) for s in report.data.splits]
     return head + "\n\n" + _table(("split", "samples", "how", "fingerprint"), rows)
 
