@@ -20,7 +20,7 @@ from edgeopt.recipes.gate import BaselineLimits, GateLimits, OnInconclusive, loa
 from edgeopt.recipes.settings import Limits
 from edgeopt.version import __version__
 
-__all__ = ["gate_bundle"]
+__all__ = ["gate_bundle", "subject_of"]
 
 _AT_LEAST = {"agreement_pct": "agreement", "int8_macs_pct": "int8_macs"}
 _AGAINST_FP32 = ("drop", "worst_slice", "agreement", "latency_ratio", "latency_p99_ratio")
@@ -72,8 +72,8 @@ def gate_bundle(
     return GateResult(
         edgeopt_version=__version__,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        bundle=_subject(candidate, str(path)),
-        baseline=_subject(other, str(baseline)) if other is not None else None,
+        bundle=subject_of(candidate, str(path)),
+        baseline=subject_of(other, str(baseline)) if other is not None else None,
         status=status,
         summary=_summary(rows),
         on_inconclusive=policy,
@@ -173,7 +173,8 @@ def _summary(rows: list[GateRow]) -> str:
     return " ".join(row.text for row in rows if row.status == status)
 
 
-def _subject(side: Recorded, path: str) -> GateSubject:
+def subject_of(side: Recorded, path: str) -> GateSubject:
+    """What a bundle or baseline is, for a document. ``path``: as it was given."""
     document = side.document
     return GateSubject(
         name=document.name,
