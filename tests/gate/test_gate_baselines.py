@@ -151,9 +151,11 @@ class TestAgainstAFile:
         assert any("onnxruntime 2" in note for note in result.notes)
 
     def test_a_recorded_noise_floor_widens(self, tmp_path):
-        noisy = [plain_figure("noise_floor_pct", 20.0, "%")]
+        noisy = [plain_figure("latency_noise_ratio", 1 / 1.2)]
         mine, theirs = timed(tmp_path / "m", 1.2), timed(tmp_path / "t", more=noisy)
-        assert self.gate(tmp_path, mine, theirs, latency_ratio=1.05).status == "INCONCLUSIVE"
+        result = self.gate(tmp_path, mine, theirs, latency_ratio=1.05)
+        assert result.status == "INCONCLUSIVE"
+        assert "too noisy for the limit: an engine differs from itself by 20 %" in result.rows[0].message
 
     def test_without_recorded_blocks_nothing_can_be_told(self, tmp_path):
         mine, theirs = (gate_bundle_at(tmp_path / n) for n in ("m", "t"))

@@ -9,7 +9,7 @@ from gate_bundles import right_and_wrong
 from edgeopt.bundle.document import SliceRow
 from edgeopt.core.measurement import Interval, Measurement, not_measured
 from edgeopt.gate.limits import judge
-from edgeopt.gate.paired import slice_drops
+from edgeopt.gate.paired import slice_rows
 from edgeopt.gate.slices import judge_slices
 from edgeopt.measure.metrics import METRICS
 from edgeopt.recipes.settings import Limits
@@ -71,10 +71,15 @@ def test_a_recipe_may_limit_the_worst_slice(make):
     assert judge(make("fp32"), Limits(worst_slice_drop_pp=5.0)).status == "PASS"
 
 
+def both(metric, theirs, mine):
+    kept = theirs.candidate[metric.name], mine.candidate[metric.name]
+    return slice_rows(metric, *kept, mine.slices, seed=0)
+
+
 def test_p_values_of_slices_are_adjusted_together():
     metric = METRICS["accuracy_top1_pct"]()
     mine, theirs = right_and_wrong(300, range(0, 60, 3)), right_and_wrong(300)
-    rows = slice_drops(metric, theirs, mine, seed=0)
+    rows = both(metric, theirs, mine)
     assert [(row.value, row.samples) for row in rows] == [("class 0", 100), ("class 1", 100), ("class 2", 100)]
     assert rows[0].drop.value == pytest.approx(20)
     assert rows[0].p_adjusted.value == pytest.approx(3 * rows[0].drop.conditions["p"])
@@ -88,6 +93,6 @@ def test_among_equal_models_slices_seldom_fail():
     metric = METRICS["accuracy_top1_pct"]()
     for _ in range(200):
         sides = [right_and_wrong(800, np.flatnonzero(rng.random(800) < 0.1), classes=20) for _ in range(2)]
-        _, status, _ = judge_slices(slice_drops(metric, *sides, seed=0), 0.0)
+        _, status, _ = judge_slices(both(metric, *sides), 0.0)
         failed += status == "FAIL"
     assert failed <= 18  # binomial(200, 0.05) is above 18 once in 100 times, and exact tests on 40 samples are milder
