@@ -17,6 +17,8 @@ COMMANDS = {
     "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
     "plan-test": ("edgeopt.cli.plan_test:plan_test", "Say how many samples a gate on the accuracy drop needs."),
     "gate": ("edgeopt.cli.gate:gate", "Judge a bundle by limits, alone or against a baseline; made for CI."),
+    "baseline": ("edgeopt.cli.baseline:baseline", "Keep a bundle's figures as a baseline; show and promote baselines."),
+    "diff": ("edgeopt.cli.diff:diff", "Show what changed between two bundles."),
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),

@@ -11,7 +11,7 @@ from edgeopt.bundle.outcomes import Outcomes
 from edgeopt.core.errors import BundleError, RecipeError, nearest_first
 from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.gate.comparable import demand_same_device, demand_same_samples
-from edgeopt.gate.paired import agreement_of, paired_drop, slice_drops
+from edgeopt.gate.paired import agreement_of, paired_drop, slice_rows
 from edgeopt.gate.slices import WORST_SLICE, judge_slices
 from edgeopt.gate.status import Status, message_of, sentence, status_of
 from edgeopt.measure.metrics import METRICS, Metric
@@ -48,7 +48,8 @@ def baseline_rows(
         ("latency_p99_ratio", limits.latency_p99_ratio),
     ):
         if limit is not None:
-            rows.append(gate_row(f"baseline.{field}", "baseline", latency[field], limit))
+            message = _too_noisy(latency[field], limit)
+            rows.append(gate_row(f"baseline.{field}", "baseline", latency[field], limit, message=message))
     if limits.peak_memory_ratio is not None:
         demand_same_device(candidate, baseline, "peak memory")
         figure = _ratio(candidate, baseline, "peak_memory_mib", "peak_memory_ratio")
@@ -98,11 +99,13 @@ def _of_samples(mine: Outcomes, theirs: Outcomes, limits: BaselineLimits, seed: 
     for name, limit in limits.drops.items():
         metric = _metric(name, f"drops.{name}", mine, theirs)
         drop = paired_drop(metric, theirs.candidate[name], mine.candidate[name], seed=seed)
+        drop = dataclasses.replace(drop, name=f"drop_{name}")
         rows.append(gate_row(f"baseline.drops.{name}", "baseline", drop, limit))
     if limits.worst_slice_drop_pp is not None:
         metric = _metric(mine.primary, WORST_SLICE, mine, theirs)
         _demand_percent(metric, WORST_SLICE)
-        slices = slice_drops(metric, theirs, mine, seed=seed)
+        kept = theirs.candidate[metric.name], mine.candidate[metric.name]
+        slices = slice_rows(metric, *kept, mine.slices, seed=seed)
         figure, status, message = judge_slices(slices, limits.worst_slice_drop_pp)
         limit = limits.worst_slice_drop_pp
         rows.append(gate_row(f"baseline.{WORST_SLICE}", "baseline", figure, limit, status=status, message=message))
@@ -119,6 +122,15 @@ def _of_samples(mine: Outcomes, theirs: Outcomes, limits: BaselineLimits, seed: 
     return rows
 
 
+def _too_noisy(ratio: Measurement, limit: float) -> str | None:
+    """What is said instead of a number of samples where no number of them would settle it."""
+    floor = ratio.conditions.get("noise_floor_pct")
+    astride = status_of(ratio, limit, at_most=True) == "INCONCLUSIVE"
+    if not astride or not isinstance(floor, float) or floor < 100 * abs(limit - 1):
+        return None
+    return f"This machine is too noisy for the limit: an engine differs from itself by {floor:.2g} %. Measure on a quiet one."
+
+
 def _metric(name: str, key: str, mine: Outcomes, theirs: Outcomes) -> Metric:
     there = sorted((set(mine.candidate) & set(theirs.candidate)) - {PREDICTION})
     if name not in there:
@@ -126,6 +138,12 @@ def _metric(name: str, key: str, mine: Outcomes, theirs: Outcomes) -> Metric:
             f"The limit `baseline.{key}` needs a metric that was not kept of both the bundle and the baseline.",
             got=repr(name),
             fix=f"Kept of both, nearest first: {', '.join(nearest_first(name, there))}." if there else "None was kept.",
+        )
+    if name not in METRICS:
+        raise RecipeError(
+            f"The limit `baseline.{key}` names a metric of your own, which is not computed again from what was kept.",
+            got=repr(name),
+            fix=f"Hold it against FP32 instead, under limits.drops: {{{name}: …}}.",
         )
     return METRICS[name]()
 

@@ -11,7 +11,7 @@ from edgeopt.gate.slices import WORST_SLICE, judge_slices
 from edgeopt.gate.status import message_of, sentence, status_of, worst
 from edgeopt.recipes.schema import Limits
 
-__all__ = ["judge", "limit_rows", "point_holds", "sentence_of", "verdict_of"]
+__all__ = ["drop_name", "judge", "limit_rows", "point_holds", "sentence_of", "verdict_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +72,16 @@ def limit_rows(candidate: Candidate, limits: Limits) -> tuple[LimitRow, ...]:
         if (limit := getattr(limits, rule.field)) is not None
     ]
     for metric, limit in limits.drops.items():
-        name = f"drop_{metric}"
+        name = drop_name(metric)
         figure = candidate.figure(name)
         rule = _Rule(field="drops", figure=name, unit=figure.unit if figure else "1", against_fp32=True)
         rows.append(_row(candidate, rule, limit))
     return tuple(rows)
+
+
+def drop_name(metric: str) -> str:
+    """What a metric's drop is called in a report."""
+    return "drop_pp" if metric == "accuracy_top1_pct" else f"drop_{metric}"
 
 
 def verdict_of(rows: tuple[LimitRow, ...]) -> Verdict:

@@ -8,13 +8,14 @@ import numpy as np
 from scipy import stats
 
 from edgeopt.bundle.document import SliceRow
-from edgeopt.bundle.outcomes import Outcomes, Samples
+from edgeopt.bundle.outcomes import Samples
 from edgeopt.core.measurement import Condition, Interval, Measurement, not_measured
+from edgeopt.core.slices import SliceColumn
 from edgeopt.measure import statistics
 from edgeopt.measure.metrics import Metric
 from edgeopt.measure.metrics.base import drop_of
 
-__all__ = ["agreement_of", "paired_drop", "slice_drops"]
+__all__ = ["agreement_of", "paired_drop", "slice_rows"]
 
 
 def paired_drop(
@@ -49,7 +50,7 @@ def paired_drop(
         interval: Interval | None = Interval(
             low=shares.low * metric.scale, high=shares.high * metric.scale, level=shares.level, method=shares.method
         )
-        conditions |= {"only_baseline": lost, "only_candidate": won, "p": statistics.mcnemar_p(lost, won)}
+        conditions |= {"only_reference": lost, "only_candidate": won, "p": statistics.mcnemar_p(lost, won)}
     else:
         interval = statistics.bootstrap(
             lambda weights: drop_of(metric, metric.value(reference, weights), metric.value(candidate, weights)),
@@ -71,15 +72,16 @@ def agreement_of(reference: Samples, candidate: Samples) -> Measurement:
     return Measurement(name="agreement_pct", value=100 * same / n, unit="%", interval=interval, n=n)
 
 
-def slice_drops(metric: Metric, reference: Outcomes, candidate: Outcomes, *, seed: int) -> tuple[SliceRow, ...]:
+def slice_rows(
+    metric: Metric, reference: Samples, candidate: Samples, columns: Mapping[str, SliceColumn], *, seed: int
+) -> tuple[SliceRow, ...]:
     """The paired drop in every slice of the test split, p-values adjusted over all of them (Holm)."""
-    theirs, mine = reference.candidate[metric.name], candidate.candidate[metric.name]
     found: list[tuple[str, str, np.ndarray, Measurement]] = []
-    for column, slices in candidate.slices.items():
+    for column, slices in columns.items():
         for code, value in enumerate(slices.values):
             rows = slices.codes == code
             if rows.any():
-                drop = paired_drop(metric, theirs, mine, seed=seed, rows=rows)
+                drop = paired_drop(metric, reference, candidate, seed=seed, rows=rows)
                 found.append((column, value, rows, drop))
     tested = [index for index, (*_, drop) in enumerate(found) if "p" in drop.conditions]
     adjusted = dict(
@@ -90,7 +92,7 @@ def slice_drops(metric: Metric, reference: Outcomes, candidate: Outcomes, *, see
             column=column,
             value=value,
             samples=int(rows.sum()),
-            figure=_figure(metric, _only(mine, rows), int(rows.sum())),
+            figure=_figure(metric, _only(candidate, rows), int(rows.sum())),
             drop=drop,
             p_adjusted=Measurement(name="p_adjusted", value=adjusted[index], unit="1")
             if index in adjusted

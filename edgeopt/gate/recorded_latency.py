@@ -9,8 +9,8 @@ from edgeopt.core.measurement import Interval, Measurement, not_measured
 
 __all__ = ["NOISE_FLOOR", "recorded_ratios", "widened"]
 
-NOISE_FLOOR = "noise_floor_pct"
-"""What two runs of the same engine differed by, in percent: a measurement that widens what was not measured in turns."""
+NOISE_FLOOR = "latency_noise_ratio"
+"""An engine's median latency over its own in a second process, where that was measured: it widens what is compared."""
 
 _QUANTILES = {"latency_ratio": 0.5, "latency_p99_ratio": 0.99}
 _LEVEL = 0.95
@@ -29,8 +29,7 @@ def recorded_ratios(candidate: Baseline, baseline: Baseline, *, seed: int) -> di
         reason = f"fewer than {_FEWEST_BLOCKS} blocks of latencies were recorded"
         return {name: not_measured(name, "1", reason) for name in _QUANTILES}
     rng = np.random.default_rng(seed)
-    floors = [figure.value for side in (candidate, baseline) if (figure := side.figure(NOISE_FLOOR)) and figure.value]
-    floor = max(floors, default=0.0) / 100
+    floor = max(_floor(candidate), _floor(baseline))
     ratios = {}
     for name, q in _QUANTILES.items():
         value = float(np.quantile(sides[0], q) / np.quantile(sides[1], q))
@@ -45,7 +44,7 @@ def recorded_ratios(candidate: Baseline, baseline: Baseline, *, seed: int) -> di
             interval=widened(interval, floor),
             n=sides[0].size,
             device=candidate.device.name,
-            conditions={"how": "recorded on two occasions", "noise_floor_pct": 100 * floor if floors else None},
+            conditions={"how": "recorded on two occasions", "noise_floor_pct": 100 * floor if floor else None},
         )
     return ratios
 
@@ -58,6 +57,15 @@ def widened(interval: Interval, floor: float) -> Interval:
     return Interval(
         low=interval.low / (1 + floor), high=interval.high * (1 + floor), level=interval.level, method=method
     )
+
+
+def _floor(side: Baseline) -> float:
+    """How far from 1 the ratio of an engine to itself reaches, as a share; 0 where it was not recorded."""
+    figure = side.figure(NOISE_FLOOR)
+    if figure is None or figure.value is None:
+        return 0.0
+    low, high = (figure.interval.low, figure.interval.high) if figure.interval else (figure.value, figure.value)
+    return max(high, 1 / low, 1.0) - 1
 
 
 def _blocks(side: Baseline) -> np.ndarray:

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from edgeopt.bundle.baseline import Recorded, read_recorded
 from edgeopt.bundle.baselines import find_baseline
-from edgeopt.bundle.document import Candidate
+from edgeopt.bundle.document import Candidate, LimitRow
 from edgeopt.bundle.gate import GateResult, GateRow, GateSubject
 from edgeopt.core.errors import BundleError, RecipeError, nearest_first
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.gate.against import baseline_rows, gate_row
 from edgeopt.gate.comparable import demand_same_conditions, demand_same_model
-from edgeopt.gate.limits import limit_rows
+from edgeopt.gate.limits import drop_name, limit_rows
 from edgeopt.gate.status import worst
 from edgeopt.recipes.gate import BaselineLimits, GateLimits, OnInconclusive, load_gate_limits
 from edgeopt.recipes.settings import Limits
 from edgeopt.version import __version__
 
-__all__ = ["gate_bundle"]
+__all__ = ["gate_bundle", "subject_of"]
 
 _AT_LEAST = {"agreement_pct": "agreement", "int8_macs_pct": "int8_macs"}
 _AGAINST_FP32 = ("drop", "worst_slice", "agreement", "latency_ratio", "latency_p99_ratio")
@@ -72,8 +72,8 @@ def gate_bundle(
     return GateResult(
         edgeopt_version=__version__,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        bundle=_subject(candidate, str(path)),
-        baseline=_subject(other, str(baseline)) if other is not None else None,
+        bundle=subject_of(candidate, str(path)),
+        baseline=subject_of(other, str(baseline)) if other is not None else None,
         status=status,
         summary=_summary(rows),
         on_inconclusive=policy,
@@ -113,32 +113,34 @@ def _limits(given: Path | GateLimits | None, own: Limits, baseline: str | None) 
 
 
 def _own_rows(shipped: Candidate, limits: Limits) -> list[GateRow]:
-    names = [m.name.removeprefix("drop_") for m in shipped.measurements if m.name.startswith("drop_")]
     for metric in limits.drops:
-        if metric not in names and shipped.role != "reference":
-            there = [name for name in names if name != "pp"]
+        if shipped.figure(drop_name(metric)) is None and shipped.role != "reference":
+            there = [m.name.removeprefix("drop_") for m in shipped.measurements if m.name.startswith("drop_")]
+            there = ["accuracy_top1_pct" if name == "pp" else name for name in there]
             raise RecipeError(
                 f"The limit `limits.drops.{metric}` needs a metric that the bundle's report does not have.",
                 got=repr(metric),
-                fix=f"It has, nearest first: {', '.join(nearest_first(metric, there)) or 'none beside drop_pp'}.",
+                fix=f"It has, nearest first: {', '.join(nearest_first(metric, there)) or 'none'}.",
             )
-    rows = []
-    for row in limit_rows(shipped, limits):
-        field = _AT_LEAST.get(row.name, row.name)
-        metric = row.name.removeprefix("drop_")
-        key = f"limits.drops.{metric}" if metric in limits.drops and metric != row.name else f"limits.{field}"
-        rows.append(
-            gate_row(
-                key,
-                "fp32" if row.name.startswith(_AGAINST_FP32) else "absolute",
-                row.figure,
-                row.limit,
-                at_most=row.name not in _AT_LEAST,
-                status=row.status,
-                message=row.message,
-            )
-        )
-    return rows
+    rows = [_own_row(_key(row), row) for row in limit_rows(shipped, limits.model_copy(update={"drops": {}}))]
+    drops = limit_rows(shipped, Limits(drops=limits.drops))
+    return rows + [_own_row(f"limits.drops.{name}", row) for name, row in zip(limits.drops, drops, strict=True)]
+
+
+def _key(row: LimitRow) -> str:
+    return f"limits.{_AT_LEAST.get(row.name, row.name)}"
+
+
+def _own_row(key: str, row: LimitRow) -> GateRow:
+    return gate_row(
+        key,
+        "fp32" if row.name.startswith(_AGAINST_FP32) else "absolute",
+        row.figure,
+        row.limit,
+        at_most=row.name not in _AT_LEAST,
+        status=row.status,
+        message=row.message,
+    )
 
 
 def _latency(
@@ -173,7 +175,8 @@ def _summary(rows: list[GateRow]) -> str:
     return " ".join(row.text for row in rows if row.status == status)
 
 
-def _subject(side: Recorded, path: str) -> GateSubject:
+def subject_of(side: Recorded, path: str) -> GateSubject:
+    """What a bundle or baseline is, for a document. ``path``: as it was given."""
     document = side.document
     return GateSubject(
         name=document.name,

@@ -12,7 +12,7 @@ from edgeopt.core.errors import BundleError
 from edgeopt.core.events import ProgressListener
 from edgeopt.core.measurement import Interval, Measurement, not_measured
 from edgeopt.devices.registry import open_device
-from edgeopt.gate.recorded_latency import NOISE_FLOOR, widened
+from edgeopt.gate.recorded_latency import widened
 from edgeopt.recipes.load import load_recipe
 
 __all__ = ["ratios_now"]
@@ -85,7 +85,7 @@ def ratios_now(
             conditions={
                 **{key: p50.conditions.get(key) for key in ("threads", "batch", "block", "load_average")},
                 "how": "measured in turns, the baseline twice",
-                NOISE_FLOOR: 100 * floor,
+                "noise_floor_pct": 100 * floor,
             },
         )
         notes.append(f"{name}: two processes of the baseline differed by {100 * floor:.2g} %, the noise floor.")

@@ -36,7 +36,6 @@ def gate_sarif(result: GateResult) -> str:
             "driver": {
                 "name": "edgeopt gate",
                 "semanticVersion": result.edgeopt_version,
-                "informationUri": "https://pypi.org/project/edgeopt/",
                 "rules": rules,
             }
         },

@@ -94,7 +94,7 @@ class TestAgainstABaseline:
         assert (row.figure.interval.low, row.figure.interval.high) == pytest.approx(
             (100 * expected.low, 100 * expected.high)
         )
-        assert (row.figure.conditions["only_baseline"], row.figure.conditions["only_candidate"]) == (20, 10)
+        assert (row.figure.conditions["only_reference"], row.figure.conditions["only_candidate"]) == (20, 10)
 
     @pytest.mark.parametrize(("wrong", "status"), [(0, "PASS"), (8, "INCONCLUSIVE"), (60, "FAIL")])
     def test_each_verdict(self, tmp_path, wrong, status):
@@ -173,6 +173,18 @@ class TestWhatIsRefused:
             r"baseline\.drops\.accuracy_top1.*nearest first: accuracy_top1_pct",
             tmp_path,
             {"drops": {"accuracy_top1": 1}},
+            error=RecipeError,
+        )
+
+    def test_a_metric_of_ones_own(self, tmp_path):
+        outcomes = right_and_wrong(90)
+        own = dataclasses.replace(outcomes, candidate={**outcomes.candidate, "cost": {"value": np.zeros(90)}})
+        refused(
+            "metric of your own",
+            tmp_path,
+            {"drops": {"cost": 1}},
+            mine={"outcomes": own},
+            theirs={"outcomes": own},
             error=RecipeError,
         )
 
