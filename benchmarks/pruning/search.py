@@ -22,13 +22,12 @@ WIDTHS = Path(__file__).parent / "widths.json"
 _RECIPE = "prune-int8-ptq"
 
 
-def search(net: Net, ratio: float, *, branches: bool = True) -> dict[str, Any]:
+def search(net: Net, ratio: float) -> dict[str, Any]:
     """Search on this machine, which should do nothing else meanwhile; train nothing.
 
     Args:
         net: What is to be pruned.
         ratio: Of the unpruned's int8 latency that is to be left.
-        branches: Whether residual branches may go as a whole.
 
     Returns:
         ``widths`` by group, and where they come from: ``latency_ratio``, ``machine``, and ``summary``, which tells the
@@ -42,7 +41,6 @@ def search(net: Net, ratio: float, *, branches: bool = True) -> dict[str, Any]:
         overrides=(
             "steps.prune.macs_ratio=null",
             f"steps.prune.latency_ratio={ratio}",
-            f"steps.prune.branches={str(branches).lower()}",
         ),
     )
     with prepared(options, ignore_progress, writes=False) as run:
