@@ -1,11 +1,14 @@
 """edgeopt's pruning beside torch-pruning's: the same multiply-accumulates, the same recovery, accuracy and latency.
 
 python benchmarks/zoo/train.py build/zoo resnet20 mobilenetv2
+python benchmarks/pruning.py build/zoo --search                     # on a quiet machine: widths by latency, anew
 python benchmarks/pruning.py build/zoo                              # hours of training on two cores; goes on where it was stopped
 python benchmarks/pruning.py build/zoo --time --json pruning.json   # on a quiet machine: the clock, and the tables
 
 edgeopt prunes by its step ``prune`` (Taylor); torch-pruning, in an environment of its own, by MetaPruner with global
-ranking and its group importances, at edgeopt's multiply-accumulates. Each result is recovered by edgeopt's step
+ranking and its group importances, at edgeopt's multiply-accumulates. edgeopt also prunes to the widths that its search by
+measured latency ended in: they are written in a file, as no two machines find the same; torch-pruning then prunes to the
+multiply-accumulates of those, too. Each result is recovered by edgeopt's step
 ``distil``, taught by the FP32 original. A seed decides the order of the training data and which samples Taylor reads.
 """
 
@@ -21,7 +24,20 @@ from typing import Any
 
 import numpy as np
 from pruning.clock import BLOCK, WHOLE, time_graphs
-from pruning.plan import MACS, ROUND_TO, TOLERANCE, Run, comparable, list_ways, original_of, plan, read, times_of
+from pruning.plan import (
+    MACS,
+    ROUND_TO,
+    SEARCHED,
+    TOLERANCE,
+    Run,
+    comparable,
+    list_ways,
+    original_of,
+    plan,
+    read,
+    times_of,
+)
+from pruning.search import WIDTHS, read_widths, search, write_widths
 from pruning.table import NOTES, Ratio, Row, to_markdown
 from pruning.training import train
 from zoo_folder import Net, add_arguments, find_nets, use_own_cache
@@ -35,11 +51,18 @@ def main() -> int:
     arguments = parse()
     nets = find_nets(arguments.zoo, arguments.nets or list(MACS))
     use_own_cache(arguments.zoo)
+    if arguments.search:
+        for net in nets:
+            found = search(net, SEARCHED[net.name])
+            write_widths(arguments.widths, net.name, found)
+            print(f"{net.name}: {found['summary']}")
+        return 0
+    widths = read_widths(arguments.widths)
     runs = [
-        plan(net, way, seed, arguments)
+        plan(net, way, seed, arguments, widths.get(net.name))
         for net in nets
         for seed in arguments.seeds
-        for way in list_ways(arguments.round_to)
+        for way in list_ways(arguments.round_to, searched=net.name in widths)
     ]
     failed = [] if arguments.time else train(nets, runs, arguments.work, arguments.jobs)
     if arguments.time:
@@ -74,6 +97,10 @@ def parse() -> argparse.Namespace:
         "--jobs", type=int, default=2, help="processes at a time, one thread each (default: %(default)s)"
     )
     parser.add_argument("--work", type=Path, default=ROOT / "build/pruning", help="results, kept from run to run")
+    parser.add_argument("--search", action="store_true", help="train nothing: search widths by latency, write --widths")
+    parser.add_argument(
+        "--widths", type=Path, default=WIDTHS, metavar="FILE", help="that a search ended in (default: those shipped)"
+    )
     parser.add_argument("--time", action="store_true", help="train nothing: time what is there, alone on the machine")
     parser.add_argument(
         "--runs", type=int, default=40, help=f"turns of {BLOCK} timed inferences per engine (default: 40)"
@@ -112,6 +139,7 @@ def result_of(net: Net, runs: list[Run], work: Path) -> dict[str, Any]:
                 "way": run.way.name,
                 "title": run.way.title,
                 "own": run.way.own,
+                "searched": run.way.searched,
                 "seed": run.seed,
                 "pruned": read(pruned) if pruned.is_file() else None,
                 "comparable": pruned.is_file() and comparable(run),
@@ -126,7 +154,7 @@ def result_of(net: Net, runs: list[Run], work: Path) -> dict[str, Any]:
 
 def row_of(run: Mapping[str, Any], net: Mapping[str, Any]) -> Row:
     """A run as the table has it."""
-    start = {"title": run["title"], "own": run["own"], "seed": run["seed"]}
+    start = {name: run[name] for name in ("title", "own", "searched", "seed")}
     done = run["recovered"]
     if run["pruned"] is None:
         return Row(**start, macs=math.nan, reason="not pruned")

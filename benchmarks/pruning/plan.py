@@ -17,6 +17,7 @@ __all__ = [
     "MACS",
     "REQUIREMENTS",
     "ROUND_TO",
+    "SEARCHED",
     "TOLERANCE",
     "Run",
     "Way",
@@ -30,19 +31,27 @@ __all__ = [
 
 REQUIREMENTS = ("torch-pruning==1.6.1", "torch==2.13.0", "numpy==2.4.6")
 MACS = {"resnet20": 1 / 2, "mobilenetv2": 1 / 1.5}
+SEARCHED = {"resnet20": 0.62, "mobilenetv2": 0.75}  # of the unpruned's int8 latency, for the search
 TOLERANCE = 0.02  # of edgeopt's multiply-accumulates
 ROUND_TO = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One way to prune. ``round_to``: what widths are multiples of; None: anything."""
+    """One way to prune.
+
+    Attributes:
+        round_to: What widths are multiples of; None: anything.
+        own: Whether it is edgeopt's.
+        searched: Whether its multiply-accumulates are those of the widths that edgeopt's search by latency ended in.
+    """
 
     name: str
     title: str
     importance: str
     round_to: int | None
     own: bool = False
+    searched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +60,7 @@ class Run:
 
     Attributes:
         job: What every process that works on it is told.
-        pruned: The folder of its pruned model; ``own``: of edgeopt's, with this seed.
+        pruned: The folder of its pruned model; ``own``: of edgeopt's whose multiply-accumulates it has, with this seed.
         recovered: The folder of its recovered model.
     """
 
@@ -69,29 +78,58 @@ class Run:
         return f"{self.net.name}, {self.way.title}, seed {self.seed}"
 
 
-def list_ways(multiple: int) -> list[Way]:
-    """The ways of one table; first edgeopt's, as the others prune down to its multiply-accumulates."""
+def list_ways(multiple: int, *, searched: bool) -> list[Way]:
+    """The ways of one table; first edgeopt's, as the others prune down to their multiply-accumulates.
+
+    Args:
+        multiple: What widths are multiples of.
+        searched: Whether widths are known that a search by latency ended in. The rival has their multiply-accumulates
+            too, in the widths that serve its accuracy best: any.
+    """
+    taylor = "taylor"
     ways = [
         Way(
             name=f"edgeopt-{multiple}",
             title=f"edgeopt Taylor, ×{multiple}",
-            importance="taylor",
+            importance=taylor,
             round_to=multiple,
             own=True,
         )
     ]
+    if searched:
+        title = "edgeopt searched by latency"
+        ways.append(
+            Way(name="edgeopt-searched", title=title, importance=taylor, round_to=None, own=True, searched=True)
+        )
     for round_to in (None, multiple):
-        for importance in ("taylor", "magnitude"):
+        for importance in (taylor, "magnitude"):
             name = f"torch-pruning-{importance}" + ("" if round_to is None else f"-{round_to}")
             title = f"torch-pruning {importance.capitalize()}" + ("" if round_to is None else f", ×{round_to}")
             ways.append(Way(name=name, title=title, importance=importance, round_to=round_to))
+    for importance in (taylor, "magnitude") if searched else ():
+        name = f"torch-pruning-{importance}-searched"
+        title = f"torch-pruning {importance.capitalize()}, at the search's MACs"
+        ways.append(Way(name=name, title=title, importance=importance, round_to=None, searched=True))
     return ways
 
 
-def plan(net: Net, way: Way, seed: int, arguments: argparse.Namespace) -> Run:
-    """Where a run's results are: what decides them is in the folders' names."""
-    sources = {"model": hash_file(net.model), "data": hash_file(net.data), "seed": seed, "macs_ratio": MACS[net.name]}
-    own = {**sources, "round_to": arguments.round_to}
+def plan(net: Net, way: Way, seed: int, arguments: argparse.Namespace, widths: Mapping[str, int] | None = None) -> Run:
+    """Where a run's results are: what decides them is in the folders' names.
+
+    Args:
+        net: What is pruned.
+        way: How.
+        seed: Of the data's order, for importance and recovery.
+        arguments: ``work``, ``epochs``, ``round_to`` and ``train_samples``.
+        widths: Units that stay, by group, for a way that is searched.
+    """
+    sources = {"model": hash_file(net.model), "data": hash_file(net.data), "seed": seed}
+    if way.searched:
+        goal: dict[str, Any] = {"widths": dict(widths or {})}
+        own, name = {**sources, **goal}, "edgeopt-searched"
+    else:
+        goal = {"macs_ratio": MACS[net.name]}
+        own, name = {**sources, **goal, "round_to": arguments.round_to}, f"edgeopt-{arguments.round_to}"
     pruned = own if way.own else {**own, "importance": way.importance, "to": way.round_to, "requirements": REQUIREMENTS}
     training = settings(arguments.epochs)
     recovered = {**pruned, "training": training, "train_samples": arguments.train_samples}
@@ -104,7 +142,7 @@ def plan(net: Net, way: Way, seed: int, arguments: argparse.Namespace) -> Run:
         "model": str(net.model.absolute()),
         "data": str(net.data.absolute()),
         "seed": seed,
-        "macs_ratio": MACS[net.name],
+        "goal": goal,
         "round_to": way.round_to,
         "importance": way.importance,
         "training": training,
@@ -115,7 +153,7 @@ def plan(net: Net, way: Way, seed: int, arguments: argparse.Namespace) -> Run:
         way=way,
         seed=seed,
         job=job,
-        own=folder("pruned", f"edgeopt-{arguments.round_to}", own),
+        own=folder("pruned", name, own),
         pruned=folder("pruned", way.name, pruned),
         recovered=folder("recovered", way.name, recovered),
     )

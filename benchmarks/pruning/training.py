@@ -48,7 +48,7 @@ def train(nets: list[Net], runs: list[Run], work: Path, jobs: int) -> list[str]:
     with ThreadPoolExecutor(jobs) as pool:
         for net in nets:
             pool.submit(attempt, f"{net.name}, unpruned", keep_original, net, work)
-        for run in runs:
+        for run in sorted(runs, key=lambda run: not run.way.own):  # what the others are compared with comes first
             pool.submit(attempt, run.name, recover, run, rival)
     return failed
 

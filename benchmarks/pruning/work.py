@@ -52,10 +52,10 @@ def prune(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     model, data = opened(job)
     config = Prune(
         importance="taylor",
-        macs_ratio=job["macs_ratio"],
         scope="global",
-        round_to=job["round_to"],
+        round_to=job["round_to"] or "auto",  # what widths are given is not rounded
         samples=SAMPLES,
+        **job["goal"],
     )
     made = STEPS["prune"].run(model, config, context(data, job)).model
     batch = next(data.splits["train"].batches(SAMPLES, SAMPLES))

@@ -97,10 +97,14 @@ def analyze_model(
         found = profile(program, loaded.model.inputs, sizes)
         _note_sizes(context, loaded.model, found, sizes or {})
         data = read_data(context, options, loaded) if options.data is not None else None
-        trials = RemovalTrials(loaded.model, program)
-        pruning = _pruning(
-            context, loaded.model, trials, data, importance=importance, ratios=tuple(ratios), samples=samples
-        )
+        try:
+            trials = RemovalTrials(loaded.model, program)
+        except Exception as error:  # noqa: BLE001  whatever a graph makes the walk raise: the layers are known without it
+            pruning = _untraced(context, error, importance=importance, ratios=tuple(ratios))
+        else:
+            pruning = _pruning(
+                context, loaded.model, trials, data, importance=importance, ratios=tuple(ratios), samples=samples
+            )
         layers = tuple(
             LayerCost(
                 name=one.name,
@@ -244,6 +248,16 @@ def _pruning(
         ),
         pinned=tuple(PinnedLayer(name=pinned.name, reason=pinned.reason) for pinned in trials.pinned),
     )
+
+
+def _untraced(
+    context: RunContext, error: Exception, *, importance: Importance, ratios: tuple[float, ...]
+) -> PruningSection:
+    """Said, instead of groups."""
+    reason = f"channels could not be followed through this graph ({type(error).__name__}: {error})"
+    message = f"What could be removed is not known: {reason}. Layers and memory do not depend on it."
+    context.note([Event(kind="warning", stage="analyze", message=message)])
+    return PruningSection(importance=importance, ratios=ratios, split=None, reason=reason, groups=(), pinned=())
 
 
 def _split(context: RunContext, data: Dataset) -> Split:

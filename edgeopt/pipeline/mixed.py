@@ -365,6 +365,10 @@ class _Search:
             best = min((p.ratio.value for p in timed if p.ratio and p.ratio.value is not None), default=math.nan)
             binds, figure = "even with every group in int8", f"best p50 ratio {best:.3g}"
             wanted, fix = f"latency_ratio {budget.latency_ratio:g}", "Raise the budget, or choose a faster runtime."
+            if best >= 1:
+                return self._float_is_fastest(f"{wanted}; {figure}")
+        elif not real and self.timing.fastest is not None:
+            return self._float_is_fastest(self.timing.words)
         else:
             closest = min(real, key=lambda p: p.score.divergence, default=None)
             figure = "nothing but all float" if closest is None else f"best divergence {closest.score.divergence:.3g}"
@@ -379,6 +383,14 @@ class _Search:
                 "all float would come to."
             )
         return RecipeError(f"No mixed precision holds the budget: {binds}.", got=f"{wanted}; {figure}", fix=fix)
+
+    def _float_is_fastest(self, got: str) -> RecipeError:
+        where = f" on {self.timing.fastest.runtime}" if self.timing.fastest else ""
+        return RecipeError(
+            f"Float is the fastest{where}: int8 gains this model no time, so that there is nothing to mix.",
+            got=got,
+            fix=f"Use the recipe {self.plan.target.float_recipe!r}, or another runtime; int8-ptq where size is what counts.",
+        )
 
 
 def _distinct(points: Sequence[_Point]) -> list[_Point]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel
+
 from edgeopt.recipes.schema import StepConfig, step_name, training_of
 from edgeopt.recipes.training import FreezeAfter, Training
 
@@ -38,15 +40,28 @@ def _by_options(config: StepConfig) -> str:
     options = {
         name: value
         for name, value in config.model_dump(mode="json", exclude={"training", "batchnorm"}).items()
-        if value is not None and value not in ([], {}, False) and not isinstance(value, dict)
+        if _is_told(name, value, config)
     }
-    words = [
-        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in options.items()
-    ]
+    words = [f"{name} {_value_words(value)}" for name, value in options.items()]
     training = training_of(config)
     if training is not None:
         words.append(training_words(training, getattr(config, "batchnorm", None)))
     return step_name(config) + (f" ({', '.join(words)})" if words else "")
+
+
+def _is_told(name: str, value: Any, config: StepConfig) -> bool:
+    if value is None or value in ([], {}) or isinstance(getattr(config, name), BaseModel):
+        return False
+    return value is not False or type(config).model_fields[name].default is True  # what is switched off is told
+
+
+def _value_words(value: Any) -> str:
+    """``a, b`` of a list, ``{a: 1, b: 2}`` of a table, ``no`` and ``yes`` of a switch."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {one}" for key, one in value.items()) + "}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 _WORDS: dict[str, Callable[[Any], str]] = {"finetune": _finetune}

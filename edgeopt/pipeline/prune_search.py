@@ -25,6 +25,7 @@ __all__ = ["resolve_pruning"]
 
 _STAIRS = 3  # per group that are timed, beside the removal of a whole branch
 _JUDGED = 256  # samples of the tuning split
+_MORE = 4  # times the inferences, where the interval of a plan holds what is wanted
 _TIGHTER = (1.0, 0.97, 0.94, 0.9, 0.86, 0.82, 0.78)  # of the wanted ratio: a product of ratios is only a model
 
 
@@ -84,7 +85,9 @@ class _Search:
     Attributes:
         damage: By (group, units that stay): divergence.
         ratios: By stair, what was timed on ``runtime``.
-        outcomes: Likewise by plan, each timed on its own: the fastest of many noisy stairs would flatter itself.
+        outcomes: Likewise by plan, each timed on its own: the fastest of many noisy stairs would flatter itself. None:
+            it did not run.
+        longer: The plans that were timed again, for longer.
     """
 
     variants: Variants
@@ -93,7 +96,8 @@ class _Search:
     runtime: PlannedCandidate
     damage: dict[tuple[str, int], Measurement]
     ratios: dict[Kept, Measurement]
-    outcomes: dict[Kept, Measurement] = field(default_factory=dict)
+    outcomes: dict[Kept, Measurement | None] = field(default_factory=dict)
+    longer: set[Kept] = field(default_factory=set)
     section: PruningSection = field(init=False)
 
     @classmethod
@@ -139,10 +143,10 @@ class _Search:
         )
 
     def result(self) -> dict[str, int]:
-        """Units that stay, of every group that loses some.
+        """Units that stay, of every group that loses some; the whole interval of their ratio is within what is wanted.
 
         Raises:
-            RecipeError: Nothing that was tried is fast enough.
+            RecipeError: Nothing that was tried is fast enough, or it did not run.
         """
         wanted = float(self.variants.config.latency_ratio or 1.0)
         best: tuple[Kept, Measurement] | None = None
@@ -153,16 +157,28 @@ class _Search:
             if not kept:
                 break
             if kept not in self.outcomes:
-                self.outcomes |= self.variants.ratios(self.runtime, [kept])
-            measured = self.outcomes.get(kept)
-            if measured is None or measured.value is None:
+                self.outcomes[kept] = self._timed(kept, wanted)
+            measured = self.outcomes[kept]
+            if measured is None:
                 continue
-            if best is None or measured.value < (best[1].value or math.inf):
+            if best is None or _upper(measured) < _upper(best[1]):
                 best = (kept, measured)
-            if measured.value <= wanted:
+            if _upper(measured) <= wanted:
                 self.section = self._section(kept, measured)
                 return dict(kept)
         raise self._refusal(wanted, best)
+
+    def _timed(self, kept: Kept, wanted: float) -> Measurement | None:
+        """As one model; for longer, where so few inferences do not tell whether it is within ``wanted``."""
+        found = self.variants.ratios(self.runtime, [kept]).get(kept)
+        if found is None or found.value is None:
+            return None
+        if found.interval is not None and found.interval.low <= wanted < found.interval.high:
+            longer = self.variants.ratios(self.runtime, [kept], times=_MORE).get(kept)
+            if longer is not None and longer.value is not None:
+                self.longer.add(kept)
+                return longer
+        return found
 
     def _solve(self, budget: float | None) -> Kept | None:
         """The least damage whose product of ratios is within ``budget`` (its logarithm); None: the fastest there is."""
@@ -180,7 +196,22 @@ class _Search:
         if found is None:
             return None
         picked = ((name, options[name][place]) for name, place in zip(names, found, strict=True))
-        return tuple((name, count) for name, count in picked if count is not None)
+        return self._without_swept(tuple((name, count) for name, count in picked if count is not None))
+
+    def _without_swept(self, kept: Kept) -> Kept:
+        """Without the groups inside of a branch that another one takes out: they would be counted twice."""
+        from edgeopt.compress.pruning.choose import least
+
+        def swept(names: list[str]) -> frozenset[str]:
+            return self.variants.channels.swept(least(self.variants.scores, dict.fromkeys(names, 0)))
+
+        sweeping = [name for name, count in kept if count == 0]
+        for name in list(sweeping):
+            others = [other for other in sweeping if other != name]
+            if name in swept(others):
+                sweeping = others
+        gone = swept(sweeping)
+        return tuple((name, count) for name, count in kept if name in sweeping or name not in gone)
 
     def _cost(self, name: str, count: int | None) -> float:
         return 0.0 if count is None else float(self.damage[name, count].value or 0.0)
@@ -195,6 +226,7 @@ class _Search:
     def _section(self, kept: Kept, measured: Measurement) -> PruningSection:
         predicted = math.exp(sum(self._gain(name, count) for name, count in kept))
         config = self.variants.config
+        longer = " (timed for longer, as fewer inferences did not tell)" if kept in self.longer else ""
         less = ", ".join(f"{name}: {self._units(name)} to {count}" for name, count in kept)
         return PruningSection(
             runtime=self.runtime.rules.name,
@@ -204,7 +236,7 @@ class _Search:
             predicted=predicted,
             measured=measured,
             summary=f"Widths for {config.latency_ratio:g} of the latency on {self.runtime.rules.name} "
-            f"({self.variants.precision}), measured {_words(measured)}, predicted {predicted:.3f}: {less}.",
+            f"({self.variants.precision}), measured {_words(measured)}{longer}, predicted {predicted:.3f}: {less}.",
         )
 
     def _curves(self, kept: Mapping[str, int]) -> tuple[CurveRow, ...]:
@@ -238,6 +270,13 @@ class _Search:
         ]
         where = f"{self.runtime.rules.name}, {self.variants.precision}"
         curve = f"Units that stay → latency over the whole model's, {where}: " + "; ".join(lines)
+        if best is None and self.outcomes:
+            plans = "; ".join(", ".join(f"{name} at {count}" for name, count in kept) for kept in self.outcomes)
+            return RecipeError(
+                f"The pruned model could not be run on {where}, so that nothing is known of its latency.",
+                got=f"{plans}. {curve}",
+                fix="Use another runtime, or macs_ratio instead of latency_ratio.",
+            )
         if best is None or (best[1].interval is not None and best[1].interval.high >= 1.0):
             return RecipeError(
                 f"Pruning makes this model no faster on {where}.",
@@ -247,7 +286,7 @@ class _Search:
         return RecipeError(
             f"Pruning does not come to {wanted:g} of the latency on {where}.",
             got=f"at best {_words(best[1])} with {', '.join(f'{name} at {count}' for name, count in best[0])}. {curve}",
-            fix=f"Ask for no less than latency_ratio={math.ceil(100 * (best[1].value or 1.0)) / 100:g}, "
+            fix=f"Ask for no less than latency_ratio={math.ceil(100 * _upper(best[1])) / 100:g}, "
             "or lower steps.prune.floor or round_to.",
         )
 
@@ -303,6 +342,13 @@ def _fastest(variants: Variants) -> PlannedCandidate:
             fix="Use macs_ratio instead of latency_ratio.",
         )
     return min(timed, key=lambda one: one[0])[1]
+
+
+def _upper(ratio: Measurement) -> float:
+    """What it is at most, as far as its interval tells."""
+    if ratio.interval is not None:
+        return ratio.interval.high
+    return math.inf if ratio.value is None else ratio.value
 
 
 def _words(ratio: Measurement) -> str:

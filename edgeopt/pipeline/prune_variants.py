@@ -70,14 +70,20 @@ class Variants:
         ]
         return list({candidate.rules.name: candidate for candidate in wanted}.values())
 
-    def ratios(self, planned: PlannedCandidate, wanted: list[Kept]) -> dict[Kept, Measurement]:
-        """p50 of each over the whole model's; ``conditions["p50_ms"]`` has it in ms. What does not run is left out."""
+    def ratios(self, planned: PlannedCandidate, wanted: list[Kept], *, times: int = 1) -> dict[Kept, Measurement]:
+        """p50 of each over the whole model's; ``conditions["p50_ms"]`` has it in ms. What does not run is left out.
+
+        Args:
+            planned: The runtime, and what is to be shipped.
+            wanted: What is timed, beside the whole model.
+            times: How many times the usual number of inferences.
+        """
         found: dict[Kept, Measurement] = {}
         for first in range(0, len(wanted), _AT_ONCE):
-            found |= self._together(planned, wanted[first : first + _AT_ONCE])
+            found |= self._together(planned, wanted[first : first + _AT_ONCE], times)
         return found
 
-    def _together(self, planned: PlannedCandidate, wanted: list[Kept]) -> dict[Kept, Measurement]:
+    def _together(self, planned: PlannedCandidate, wanted: list[Kept], times: int) -> dict[Kept, Measurement]:
         from edgeopt.measure.latency import latency_ratio, measure_latency
 
         run, plan = self.run, self.plan
@@ -92,7 +98,7 @@ class Variants:
             return {}
         whole = engines[names[WHOLE]]
         sample = {spec.name: array for spec, array in zip(whole.inputs, self.samples.arrays, strict=True)}
-        measure = plan.recipe.measure.model_copy(update={"batch_sizes": (), "latency_samples": _SAMPLES})
+        measure = plan.recipe.measure.model_copy(update={"batch_sizes": (), "latency_samples": times * _SAMPLES})
         size = whole.inputs[0].batch
         batch = size if isinstance(size, int) else plan.recipe.export.batch
         key = {

@@ -21,6 +21,7 @@ from edgeopt.bundle.document import (
     Report,
     SplitRow,
     TargetSection,
+    TrainingSection,
 )
 from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.bundle.manifest import (
@@ -113,7 +114,7 @@ def ship(
     if ladder is not None:
         headline = (*headline, ladder.summary) if ladder.ended == "met" else (ladder.summary, *headline)
     layers = built.graph.layers or next((b.graph.layers for b in judged.built if b.graph.layers), [])
-    training = built.graph.training or next((b.graph.training for b in judged.built if b.graph.training), [])
+    training = built.graph.training or _trainings(judged)
     started = time.perf_counter()
 
     def report() -> Report:
@@ -174,6 +175,14 @@ def _flips(outcomes: Outcomes | None, data: Dataset | None) -> tuple[FlipRow, ..
     from edgeopt.measure.evaluation import flips
 
     return () if outcomes is None or data is None else with_pictures(flips(outcomes, data.classes), data)
+
+
+def _trainings(judged: Judged) -> list[TrainingSection]:
+    """Of every candidate, each once: those of one stage are also those of what was made from it."""
+    every: list[TrainingSection] = []
+    for built in judged.built:
+        every += [section for section in built.graph.training if section not in every]
+    return every
 
 
 def _demand_one(judged: Judged) -> None:

@@ -43,6 +43,8 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
 
 
 def _pruning_line(pruning: PruningSection) -> str:
+    if pruning.reason and not pruning.groups and not pruning.pinned:
+        return f"No group that could be removed is known: {plain(pruning.reason)}."
     units = sum(group.units for group in pruning.groups)
     known = f"{len(pruning.groups)} groups with {units} removable units; {stay_text(len(pruning.pinned))}"
     if pruning.split is None:

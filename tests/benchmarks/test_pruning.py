@@ -26,7 +26,7 @@ def row(title, seed, drop, latency, *, own=False, **others):
     return Row(title=title, own=own, seed=seed, **{**given, "ratios": dict.fromkeys(COLUMNS, ratio), **others})
 
 
-def runs(folder, *, seed=0, epochs=4, round_to=16, samples=None):
+def runs(folder, *, seed=0, epochs=4, round_to=16, samples=None, widths=None):
     from pruning.plan import list_ways, plan
     from zoo_folder import Net
 
@@ -34,7 +34,7 @@ def runs(folder, *, seed=0, epochs=4, round_to=16, samples=None):
     (folder / "data.npz").write_bytes(b"data")
     net = Net(name="resnet20", model=folder / "model.pt2", data=folder / "data.npz")
     given = argparse.Namespace(work=folder / "work", epochs=epochs, round_to=round_to, train_samples=samples)
-    return [plan(net, way, seed, given) for way in list_ways(round_to)]
+    return [plan(net, way, seed, given, widths) for way in list_ways(round_to, searched=widths is not None)]
 
 
 def keep(run, macs):
@@ -59,7 +59,7 @@ def test_too_few_turns_are_refused():
 def test_the_rival_is_used_as_documented_and_with_the_same_multiple():
     from pruning.plan import list_ways
 
-    own, *rivals = list_ways(8)
+    own, *rivals = list_ways(8, searched=False)
     assert (own.own, own.round_to) == (True, 8)
     assert {(way.importance, way.round_to) for way in rivals} == {
         ("taylor", None),
@@ -67,6 +67,51 @@ def test_the_rival_is_used_as_documented_and_with_the_same_multiple():
         ("taylor", 8),
         ("magnitude", 8),
     }
+
+
+def test_the_rival_also_prunes_to_the_multiply_accumulates_of_the_search(tmp_path):
+    every = {run.way.name: run for run in runs(tmp_path, widths={"1.first.0": 0})}
+    searched = every["edgeopt-searched"]
+    assert searched.job["goal"] == {"widths": {"1.first.0": 0}}
+    assert every["edgeopt-16"].job["goal"] == {"macs_ratio": 0.5}
+    for importance in ("taylor", "magnitude"):
+        assert every[f"torch-pruning-{importance}-searched"].own == searched.pruned
+        assert every[f"torch-pruning-{importance}"].own == every["edgeopt-16"].pruned
+
+
+def test_other_widths_are_another_run_and_leave_the_rest_as_it_is(tmp_path):
+    for one, other in zip(*(runs(tmp_path, widths={"1.first.0": count}) for count in (0, 16)), strict=True):
+        assert (one.pruned != other.pruned) is one.way.searched
+
+
+def test_a_step_is_told_exactly_one_goal(tmp_path):
+    from edgeopt.recipes.schema import Prune
+
+    for run in runs(tmp_path, widths={"1.first.0": 0}):
+        Prune(importance="taylor", **run.job["goal"])
+
+
+def test_the_outcome_of_a_search_is_kept_beside_those_of_other_nets(tmp_path):
+    from pruning.search import read_widths, write_widths
+
+    path = tmp_path / "widths.json"
+    assert read_widths(path) == {}
+    write_widths(path, "a", {"widths": {"g": 0}})
+    write_widths(path, "b", {"widths": {"h": 16}})
+    write_widths(path, "a", {"widths": {"g": 8}})
+    assert read_widths(path) == {"a": {"g": 8}, "b": {"h": 16}}
+
+
+def test_the_widths_shipped_say_where_they_come_from():
+    from pruning.plan import MACS, SEARCHED
+    from pruning.search import WIDTHS, read_widths
+
+    assert set(read_widths(WIDTHS)) == set(MACS)
+    for net, found in json.loads(WIDTHS.read_text()).items():
+        assert found["latency_ratio"] == SEARCHED[net]
+        assert f"Widths for {SEARCHED[net]:g} of the latency" in found["summary"]
+        assert all(f"{name}: " in found["summary"] for name in found["widths"])
+        assert found["command"]
 
 
 def test_another_recovery_uses_the_same_pruned_models(tmp_path):
@@ -176,6 +221,18 @@ def test_only_seeds_that_both_have_are_compared():
     assert "edgeopt wins drop 0.10 against 0.20" in text
 
 
+def test_only_likes_are_compared():
+    from pruning.table import verdicts
+
+    own = row("edgeopt", 0, 0.1, 0.5, own=True)
+    searched = row("searched", 0, 0.4, 0.3, own=True, searched=True)
+    rivals = [row("rival", 0, 0.2, 0.6), row("rival, fewer MACs", 0, 0.3, 0.4, searched=True)]
+    more, fewer = verdicts([own, searched, *rivals])
+    assert "edgeopt wins drop 0.10 against 0.20" in more
+    assert "the rival wins drop 0.40 against 0.30" in fewer
+    assert "edgeopt wins ONNX Runtime FP32 0.300 against 0.400" in fewer
+
+
 def test_what_was_not_timed_is_left_open():
     from pruning.table import to_markdown
 
@@ -197,6 +254,8 @@ def test_a_run_that_is_not_done_has_its_reason(run, reason):
     spec = importlib.util.spec_from_file_location("pruning_script", BENCHMARKS / "pruning.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    found = script.row_of({"title": "t", "own": False, "seed": 0, "recovered": None, "latency": {}, **run}, {})
+    found = script.row_of(
+        {"title": "t", "own": False, "searched": False, "seed": 0, "recovered": None, "latency": {}, **run}, {}
+    )
     assert found.reason == reason
     assert math.isnan(found.drop)

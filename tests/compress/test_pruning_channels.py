@@ -113,6 +113,23 @@ def test_layers_that_share_channels_are_one_group_and_named_after_the_first():
     assert {pinned.name: pinned.reason for pinned in channels.pinned} == {"head": "it is an output of the model"}
 
 
+def test_what_a_branch_that_goes_takes_with_it_is_known():
+    class Bottleneck(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+            self.first, self.second, self.third = nn.Linear(8, 6), nn.Linear(6, 4), nn.Linear(4, 8)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(x + self.third(self.second(self.first(x).relu()).relu()))
+
+    channels = trace_channels(exported(Bottleneck(), 3))
+    assert channels.swept({"second": range(4)}) == {"first", "second"}
+    assert channels.swept({"second": range(3), "first": range(6)}) == frozenset()
+    assert channels.swept({}) == frozenset()
+
+
 def test_a_branch_whose_inside_is_read_elsewhere_does_not_go_as_a_whole():
     class Leaky(nn.Module):
         def __init__(self):

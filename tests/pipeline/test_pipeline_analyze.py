@@ -14,6 +14,7 @@ from edgeopt.core.errors import DataError, EdgeOptError, ModelError
 from edgeopt.core.spec import TensorSpec
 from edgeopt.pipeline.analyze import analyze_model
 from edgeopt.pipeline.options import CompileOptions
+from edgeopt.report.analysis import summary_lines
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3, 8, 8))
 
@@ -173,6 +174,22 @@ def test_a_model_of_which_nothing_can_be_removed_is_said(data):
     found = analyze_model(options(net, data, [spec]))
     assert found.pruning.groups == ()
     assert found.pruning.reason == "the model has no group of which anything could be removed"
+
+
+def test_a_graph_whose_channels_cannot_be_followed_still_has_its_layers(data, monkeypatch):
+    whole = of_module(data)
+
+    def lost(_):
+        raise KeyError("conv_9d")
+
+    monkeypatch.setattr("edgeopt.compress.removal.trace_channels", lost)
+    found = of_module(data)
+    assert (found.layers, found.totals, found.memory) == (whole.layers, whole.totals, whole.memory)
+    assert found.pruning.groups == ()
+    assert "(KeyError: 'conv_9d')" in found.pruning.reason
+    (event,) = [event for event in found.events if event.kind == "warning" and "removed" in event.message]
+    assert "KeyError: 'conv_9d'" in event.message
+    assert "No group that could be removed is known: channels could not be followed" in summary_lines(found)[-1]
 
 
 def test_open_sizes_are_said_and_can_be_given():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from edgeopt.compress.groups import Group
 from edgeopt.compress.score import Score
 from edgeopt.core.errors import RecipeError
+from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.pipeline import mixed
+from edgeopt.pipeline.group_latency import GroupTimes
 from edgeopt.pipeline.mixed import Timing, _Search, resolve_mixed
 from edgeopt.pipeline.sensitivity import Table
 from edgeopt.recipes.load import load_recipe
@@ -68,6 +71,31 @@ def test_everything_stays_in_int8_where_that_holds(monkeypatch):
 def test_a_budget_that_only_all_float_meets_names_what_binds(monkeypatch):
     search = make_search(monkeypatch, Budget(drop_pp=0.001))
     with pytest.raises(RecipeError, match=r"most sensitive groups are b, c, a.*best drop 0\.01 pp"):
+        search.result()
+
+
+def times(ratio, count):
+    """All int8 at ``ratio`` of FP32; each group in float changes it by ``count``."""
+    one = Measurement(name="latency_ratio", value=ratio, unit="1")
+    deltas = {name: not_measured("latency_delta", "1", "a test", counts=count) for name in HURTS}
+    return Timing(runtimes=(GroupTimes(runtime="onnxruntime", p50_ms=1.0, ratio=one, deltas=deltas),))
+
+
+def test_where_float_is_the_fastest_that_is_the_reason_and_not_some_layer(monkeypatch):
+    search = make_search(monkeypatch, Budget(drop_pp=50))
+    search.timing = times(1.5, -0.1)
+    with pytest.raises(RecipeError, match=r"Float is the fastest on onnxruntime.*recipe 'fp32'") as refused:
+        search.result()
+    assert "sensitive" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("ratio", "reason"), [(1.2, "Float is the fastest"), (0.9, "even with every group in int8")])
+def test_a_latency_budget_tells_slow_int8_from_one_that_is_not_fast_enough(monkeypatch, ratio, reason):
+    search = make_search(monkeypatch, Budget(latency_ratio=0.5))
+    search.timing = times(ratio, 0.1)
+    one = Measurement(name="latency_ratio", value=ratio, unit="1")
+    monkeypatch.setattr(_Search, "_timed", lambda _, points: [replace(point, ratio=one) for point in points])
+    with pytest.raises(RecipeError, match=rf"{reason}.*best p50 ratio {ratio}"):
         search.result()
 
 

@@ -118,10 +118,17 @@ def test_ratios_are_to_the_whole_model_and_know_their_milliseconds(variants_of):
     assert all(value > 0 for value in milliseconds)
 
 
+def test_a_plan_can_be_timed_for_longer(variants_of):
+    variants, narrow = variants_of(PRUNE), (("0", 4),)
+    planned = variants.runtimes()[0]
+    usual, longer = (variants.ratios(planned, [narrow], times=times)[narrow] for times in (1, 3))
+    assert longer.n == 3 * usual.n
+
+
 def test_more_variants_than_fit_together_are_timed_in_parts_each_beside_the_whole(variants_of, monkeypatch):
     variants = variants_of(PRUNE)
     parts = []
-    monkeypatch.setattr(Variants, "_together", lambda _, planned, wanted: parts.append(wanted) or {})
+    monkeypatch.setattr(Variants, "_together", lambda _, planned, wanted, times: parts.append(wanted) or {})
     variants.ratios(variants.runtimes()[0], [(("0", count),) for count in range(1, 9)])
     assert [len(part) for part in parts] == [6, 2]
 

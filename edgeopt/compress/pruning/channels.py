@@ -92,6 +92,14 @@ class ChannelMap:
         whole = [group for group in self.groups if len(removed.get(group.name, ())) == group.units]
         return tuple(dict.fromkeys(branch for group in whole for branch in group.branches))
 
+    def swept(self, removed: Removed) -> frozenset[str]:
+        """The groups of which nothing is left because a branch goes as a whole, whatever ``removed`` says of them."""
+        branches = self.gone(removed)
+        if not branches:
+            return frozenset()
+        alive = {str(node.target) for node in live_nodes(self.model.graph, branches) if node.op == "get_attr"}
+        return frozenset(group.name for group in self.groups if alive.isdisjoint(name for name, _ in group.slices))
+
     def macs(self, removed: Removed) -> int:
         """Multiply-accumulates per sample without the units of ``removed``."""
         marks, branches = self.marks(removed), self.gone(removed)
