@@ -2,13 +2,24 @@
 
 from edgeopt.measure.statistics.bootstrap import FEWEST_SAMPLES, bootstrap
 from edgeopt.measure.statistics.multiple import holm
+from edgeopt.measure.statistics.ratios import (
+    FEWEST_FOR_P99,
+    FEWEST_ROUNDS,
+    half_width,
+    ratio_of_medians,
+    ratio_of_quantiles,
+    ratio_of_windows,
+)
 from edgeopt.measure.statistics.shares import mcnemar_p, paired_difference, proportion
-from edgeopt.measure.statistics.timing import block_quantiles, median_of_few, quantile, rate, ratio_of_medians
+from edgeopt.measure.statistics.timing import block_quantiles, median_of_few, quantile, rate
 
 __all__ = [
+    "FEWEST_FOR_P99",
+    "FEWEST_ROUNDS",
     "FEWEST_SAMPLES",
     "block_quantiles",
     "bootstrap",
+    "half_width",
     "holm",
     "mcnemar_p",
     "median_of_few",
@@ -17,4 +28,6 @@ __all__ = [
     "quantile",
     "rate",
     "ratio_of_medians",
+    "ratio_of_quantiles",
+    "ratio_of_windows",
 ]
