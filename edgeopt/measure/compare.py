@@ -17,7 +17,7 @@ from edgeopt.measure.latency import EngineFigures, MoreRounds, latency_p99_ratio
 from edgeopt.measure.latency import measure_latency as _measure
 from edgeopt.recipes.schema import Measure
 
-__all__ = ["Comparison", "compare_engines", "floor_share", "until_precise"]
+__all__ = ["Comparison", "compare_engines", "floor_share", "too_noisy", "until_precise"]
 
 _CANDIDATE, _BASELINE, _AGAIN = "candidate", "baseline", "baseline again"
 _FEWEST_ROUNDS = 20  # both ratios are bootstrapped over rounds
@@ -100,7 +100,7 @@ def compare_engines(
         noise_floor_p99=paired_ratio("latency_p99_noise_ratio", again, theirs, q=0.99, seed=seed),
         candidate=ours,
         baseline=theirs,
-        inconclusive="" if precision is None else _too_noisy(ratio, floor, precision),
+        inconclusive="" if precision is None else too_noisy(ratio, floor, precision),
     )
 
 
@@ -146,7 +146,7 @@ def floor_share(noise: Measurement) -> float | None:
     return max(noise.interval.high, 1 / noise.interval.low) - 1
 
 
-def _too_noisy(ratio: Measurement, floor: Measurement, precision: float) -> str:
+def too_noisy(ratio: Measurement, floor: Measurement, precision: float) -> str:
     """Why no answer at ``precision`` can be given; empty where one can."""
     share = floor_share(floor)
     if ratio.interval is None or share is None:

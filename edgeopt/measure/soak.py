@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,16 @@ def soak_engine(
     }
     return Soak(
         windows=tuple(run.windows),
-        measurements=tuple(_figures(run.windows, run.blocks, threshold_pct, conditions, device.name, seed)),
+        measurements=tuple(
+            _figures(
+                run.windows,
+                run.blocks,
+                threshold_pct=threshold_pct,
+                conditions=conditions,
+                device=device.name,
+                seed=seed,
+            )
+        ),
         asked_s=seconds,
         threshold_pct=threshold_pct,
         interrupted=run.why,
@@ -144,13 +153,11 @@ class _Soaking:
     progress: ProgressListener
     passed: float = 0.0
     why: str = ""
-
-    def __post_init__(self) -> None:
-        self.windows: list[SoakWindow] = []
-        self.blocks: list[np.ndarray] = []  # of every closed window, ms
-        self.last: dict[str, Any] = {}
-        self._open: list[int] = []
-        self._begun = 0.0
+    windows: list[SoakWindow] = field(default_factory=list)
+    blocks: list[np.ndarray] = field(default_factory=list)  # of every closed window, ms
+    last: dict[str, Any] = field(default_factory=dict)
+    _open: list[int] = field(default_factory=list)
+    _begun: float = 0.0
 
     def go(self, one: Running, before: Mapping[str, Any]) -> None:
         self.last = dict(before)
@@ -193,6 +200,7 @@ class _Soaking:
 def _figures(
     windows: list[SoakWindow],
     blocks: list[np.ndarray],
+    *,
     threshold_pct: float,
     conditions: dict[str, Condition],
     device: str,
