@@ -150,7 +150,9 @@ def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:
     for _ in range(3):
         table.add_column(overflow="fold")
     for row in measured:
-        table.add_row(label(row.name), figure(row), conditions_text(row, ("batch", "threads")))
+        table.add_row(
+            label(row.name), figure(row), conditions_text(row, ("batch", "threads", "qps", "samples_per_query"))
+        )
     console.print(table)
     first = next((row for row in measured if row.device), None)
     if first is not None:

@@ -30,18 +30,22 @@ _LABELS = {
     "agreement_pct": "agreement",
     "cold_start_ms": "cold start",
     "drop_pp": "drop",
+    "latency_noise_ratio": "ratio to itself (noise floor)",
+    "latency_p99_ratio": "p99 ratio to FP32",
     "latency_ratio": "ratio to FP32",
     "output_sqnr_db": "SQNR",
     "peak_memory_mib": "peak memory",
     "size_mib": "size",
     "sqnr_db": "SQNR",
     "max_abs": "max |Δ|",
+    "offline_per_s": "offline, best batch",
+    "server_qps": "server, highest rate",
     "throughput_per_s": "throughput",
     "top1_agreement_pct": "top-1 agreement",
 }
 _AT_LEAST = ("accuracy", "agreement", "throughput", "sqnr", "cosine")
-_SUFFIXES = ("_ms", "_mib", "_pct", "_pp", "_db", "_per_s", "_s")
-_UNITS = {"1": "", "1/s": "/s", "pct": "%"}
+_SUFFIXES = ("_ms", "_mj", "_us", "_mib", "_pct", "_pp", "_db", "_per_s", "_s")
+_UNITS = {"1": "", "us": "µs", "1/s": "/s", "pct": "%"}
 # Where digits after the point are worth the same whatever the size of the figure.
 _FIXED_DECIMALS = {"%": 2, "pct": 2, "pp": 2, "dB": 1}
 
