@@ -38,6 +38,7 @@ class Loop:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, command: str) -> str:
+        """Its answer to one command."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(command + "\n")
@@ -48,10 +49,12 @@ class Loop:
         return answer
 
     def time(self, n: int) -> list[int]:
+        """Nanoseconds of ``n`` inferences."""
         self.ask(f"warm {REWARM}")
         return [int(ns) for ns in self.ask(f"time {n}").split()]
 
     def close(self) -> None:
+        """End it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
@@ -72,7 +75,7 @@ def build(folder: Path) -> Path:
 
 def example(folder: Path) -> Path:
     """A net of six convolutions on 3 × 64 × 64, batch 1, about 30 million multiply-accumulates."""
-    import torch
+    import torch  # noqa: PLC0415 - only where no model is given
 
     ov = import_openvino()
     torch.manual_seed(0)
@@ -97,7 +100,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edgeopt-harness-") as directory:
         folder = Path(directory)
         program, model = build(folder), chosen.model or example(folder)
-        ratios, p50 = compare(folder, program, model.absolute(), chosen.threads, chosen.rounds, chosen.block)
+        ratios, p50 = compare(
+            folder, program, model.absolute(), threads=chosen.threads, rounds=chosen.rounds, block=chosen.block
+        )
     n = chosen.rounds * chosen.block
     print(f"C++ loop p50 {p50['c++']:.4f} ms, edgeopt's agent {p50['edgeopt']:.4f} ms")
     for name, (value, interval) in ratios.items():
@@ -108,7 +113,7 @@ def main() -> int:
 
 
 def compare(
-    folder: Path, program: Path, model: Path, threads: int, rounds: int, block: int
+    folder: Path, program: Path, model: Path, *, threads: int, rounds: int, block: int
 ) -> tuple[dict[str, tuple[float, Interval]], dict[str, float]]:
     """Ratios of medians, from blocks taken in turns in an order drawn anew for each round."""
     engine = Engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,6 +87,8 @@ class OpenVinoRunner:
 
     def __init__(self, ov: Any, core: Any, model: Any, options: Mapping[str, Any], threads: int | None) -> None:
         self._core, self._model = core, model
+        self._tensor = partial(ov.Tensor, shared_memory=True)
+        self._held: list[Any] = []
         self._device = options.get("device", "CPU")
         self._properties = compile_properties(options, threads)
         self._dynamic = list(options.get("dynamic_batch", []))
@@ -105,7 +108,12 @@ class OpenVinoRunner:
             raise RunnerError("The engine is closed.")
         check_inputs(inputs, self.inputs)
         try:
-            results = self._request.infer([inputs[name] for name in self._input_names], share_inputs=True)
+            # Set one by one, then run without arguments: OpenVINO's own handling of arguments adds 0.1 ms to every call.
+            # The request keeps a bare pointer to an array's memory, so the tensors are held until the next call.
+            self._held = [self._tensor(np.require(inputs[name], requirements="C")) for name in self._input_names]
+            for index, tensor in enumerate(self._held):
+                self._request.set_input_tensor(index, tensor)
+            results = self._request.infer()
             return {name: results[index] for index, name in enumerate(self._output_names)}
         except Exception as error:
             raise RunnerError(f"OpenVINO failed while running: {first_useful_line(error)}") from error
@@ -148,6 +156,7 @@ class OpenVinoRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._request = self._compiled = self._model = self._core = None
+        self._held = []
 
 
 def _port(port: Any) -> Any:
