@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 
+from .energy import measured_energy
+from .loops import arrivals, timed, warmed
 from .memory import MemoryMeter
 from .runners import Runner, find_opener
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+from .state import read_state
 
 __all__ = ["BatchError", "EngineRoom"]
 
@@ -95,28 +92,21 @@ class EngineRoom:
         self._current = {name: np.ascontiguousarray(array[:batch]) for name, array in arrays.items()}
         return {"batch": batch}
 
-    def warm(self, n: int) -> dict[str, Any]:
-        """Run ``n`` times, untimed."""
-        runner, arrays = self._ready(), self._inputs()
-        self._load_ms = None
-        for _ in range(n):
-            runner.infer(arrays)
-        return {}
+    def warm(self, n: int, within_pct: float | None = None, most: int = 0, limit_s: float = 0.0) -> dict[str, Any]:
+        """Run ``n`` times, untimed; on, until it is steady, where ``within_pct`` says what steady is."""
+        return warmed(self._one(), n, within_pct, most, limit_s)
 
-    def time(self, n: int) -> dict[str, Any]:
-        """Run ``n`` times and time each run; the garbage collector rests meanwhile."""
-        runner, arrays = self._ready(), self._inputs()
-        self._load_ms = None
-        infer, clock = runner.infer, time.perf_counter_ns
-        latency = [0] * n
-        with _no_garbage_collection():
-            before = _preemptions()
-            for i in range(n):
-                start = clock()
-                infer(arrays)
-                latency[i] = clock() - start
-            after = _preemptions()
-        return {"latency_ns": latency, "preemptions": None if before is None or after is None else after - before}
+    def time(self, n: int, per: int = 1) -> dict[str, Any]:
+        """Run ``n`` queries of ``per`` inferences and time each query."""
+        return {**timed(self._one(), n, per), "rss_mib": read_state().get("rss_mib")}
+
+    def serve(self, schedule_ns: Sequence[int]) -> dict[str, Any]:
+        """Run once for each arrival of a schedule."""
+        return arrivals(self._one(), schedule_ns)
+
+    def energy(self, seconds: float) -> dict[str, Any]:
+        """Run for so long, and read the machine's energy counters before and after."""
+        return measured_energy(self._one(), seconds)
 
     def infer(self, inputs: str, outputs: str, batch: int) -> dict[str, Any]:
         """Run every sample of a file in batches and write the outputs to another."""
@@ -154,6 +144,13 @@ class EngineRoom:
         if self._runner is None:
             raise OrderError("No engine is loaded yet.")
         return self._runner
+
+    def _one(self) -> Callable[[], Any]:
+        """One inference on the current inputs."""
+        runner, arrays = self._ready(), self._inputs()
+        self._load_ms = None
+        infer = runner.infer
+        return lambda: infer(arrays)
 
     def _inputs(self) -> dict[str, np.ndarray]:
         if not self._current:
@@ -207,23 +204,6 @@ def _plain(ports: Mapping[str, Any]) -> dict[str, Any]:
         name: {"dtype": str(dtype), "shape": [n if isinstance(n, str) else int(n) for n in shape]}
         for name, (dtype, shape) in ports.items()
     }
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _preemptions() -> int | None:
-    """Involuntary context switches of this process so far."""
-    return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _ms_since(start: int) -> float:

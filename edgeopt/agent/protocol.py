@@ -7,13 +7,16 @@ One agent process serves one engine, so every measured engine has a fresh proces
 
 | request | reply |
 |---|---|
-| ``{"do": "hello"}`` | ``{"protocol": 1, "python": …, "numpy": …, "pid": …, "machine": {cpu, arch, flags, cores, memory_mib, system, conditions}}`` |
+| ``{"do": "hello"}`` | ``{"protocol": 2, "python": …, "numpy": …, "pid": …, "machine": {cpu, arch, flags, cores, memory_mib, system, conditions}}`` |
 | ``{"do": "load", "runtime", "entry", "options", "threads"}`` | ``{"import_ms", "load_ms", "runtime_version", "inputs": {name: {dtype, shape}}, "outputs": {…}, "fallbacks": [...]}`` |
 | ``{"do": "first", "inputs": FILE}`` | ``{"cold_start_ms", "load_ms", "first_ms"}``: load + first inference; only right after ``load`` |
-| ``{"do": "warm", "n"}`` | ``{}`` |
-| ``{"do": "time", "n"}`` | ``{"latency_ns": [n ints], "preemptions": int or null}``: ``n`` inferences on the current inputs, each timed |
+| ``{"do": "warm", "n", "within_pct"?, "most"?, "limit_s"?}`` | ``{"n", "seconds", "converged": bool or null}``: untimed; with ``within_pct``, ``n`` or more, until it is steady |
+| ``{"do": "time", "n", "per"?}`` | ``{"latency_ns": [n ints], "preemptions": int or null, "rss_mib": float or null}``: ``n`` queries of ``per`` (1) inferences on the current inputs, each query timed |
+| ``{"do": "serve", "schedule_ns": [ints]}`` | ``{"latency_ns": […], "service_ns": […], "seconds"}``: one inference per arrival; latency counts from the scheduled arrival |
+| ``{"do": "energy", "seconds": S}`` | ``{"n", "seconds", "joules", "counter"}`` or ``{"unavailable": why}``: inferences for so long between two readings |
+| ``{"do": "state"}`` | what ``state.py`` can read now: frequency, temperature, throttling, load, CPU times, resident memory |
 | ``{"do": "infer", "inputs": FILE, "outputs": FILE, "batch": B}`` | ``{"samples": N}``: all samples, in batches of B; the last is padded by repeating its last sample and the padding cut off |
-| ``{"do": "inputs", "inputs": FILE, "batch": B}`` | ``{"batch": B}``: the file's first B samples are what ``warm`` and ``time`` use from now on; reshapes the engine where it can, else an error of kind ``BatchError`` |
+| ``{"do": "inputs", "inputs": FILE, "batch": B}`` | ``{"batch": B}``: the file's first B samples are what ``warm``, ``time``, ``serve`` and ``energy`` use from now on; reshapes the engine where it can, else an error of kind ``BatchError`` |
 | ``{"do": "memory"}`` | ``{"baseline_mib", "load_peak_mib", "run_peak_mib", "how"}`` or ``{"unavailable": why}`` |
 | ``{"do": "bye"}`` | ``{}``, then the process ends |
 
@@ -31,4 +34,4 @@ from __future__ import annotations
 
 __all__ = ["PROTOCOL_VERSION"]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2

@@ -14,6 +14,7 @@ import numpy as np
 from .engine_room import EngineRoom
 from .machine import describe_machine
 from .protocol import PROTOCOL_VERSION
+from .state import read_state
 
 __all__ = ["serve"]
 
@@ -75,9 +76,12 @@ def _dispatch(room: EngineRoom, do: str, arguments: dict[str, Any]) -> dict[str,
         "first": room.first,
         "warm": room.warm,
         "time": room.time,
+        "serve": room.serve,
+        "energy": room.energy,
         "infer": room.infer,
         "inputs": room.inputs,
         "memory": room.memory,
+        "state": _state,
         "bye": _bye,
     }
     if do not in actions:
@@ -98,6 +102,10 @@ def _hello() -> dict[str, Any]:
         "pid": os.getpid(),
         "machine": describe_machine(),
     }
+
+
+def _state() -> dict[str, Any]:
+    return read_state()
 
 
 def _bye() -> dict[str, Any]:

@@ -9,30 +9,116 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeopt.cli.progress import progress_bars
+from edgeopt.cli.quantities import duration_s, share
+from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline.remeasure import bench_bundle, evaluate_bundle
+from edgeopt.recipes.settings import Scenario
 
 __all__ = ["bench", "eval_"]
 
+_SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", "server")
 
-@click.command(epilog="Example: edgeopt bench dist/model-local --batch 1 --batch 8 --threads 2")
+
+@click.command(epilog="Example: edgeopt bench dist/model-local --scenario server --p99 20 --precision 5%")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="A batch size for throughput; repeatable."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the runtime.  [default: the recipe's]")
 @click.option("--samples", type=click.IntRange(min=10), help="Timed inferences.  [default: the recipe's]")
+@click.option(
+    "--scenario",
+    "scenarios",
+    type=click.Choice([*_SCENARIOS, "all"]),
+    multiple=True,
+    help="How it is asked, in MLPerf's words; repeatable.  [default: the recipe's]",
+)
+@click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="Server: queries per second.")
+@click.option(
+    "--p99",
+    "p99_ms",
+    metavar="MS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Server: find the highest rate whose p99 is within this.",
+)
+@click.option(
+    "--precision", metavar="SHARE", help="Measure until a ratio is told to this, e.g. 5%; with the noise floor."
+)
+@click.option("--soak", metavar="TIME", help="Run for so long without a pause, e.g. 30m; Ctrl-C yields what there is.")
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Of a soak: FILE.svg or FILE.html."
+)
 @click.option("--device", default="local", show_default=True, help="Where to measure.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
-def bench(
-    bundle: Path, batches: Sequence[int], threads: int | None, samples: int | None, device: str, *, as_json: bool
-) -> None:
+def bench(  # one parameter per option
+    bundle: Path,
+    batches: Sequence[int],
+    threads: int | None,
+    samples: int | None,
+    scenarios: Sequence[str],
+    qps: float | None,
+    p99_ms: float | None,
+    precision: str | None,
+    soak: str | None,
+    output: Path | None,
+    device: str,
+    *,
+    as_json: bool,
+) -> int:
     """Measure BUNDLE's latency, throughput, cold start and memory again, in a fresh process."""
+    if output is not None and (soak is None or output.suffix not in (".svg", ".html")):
+        raise EdgeOptError("Only a soak is drawn, as SVG or HTML.", got=str(output), fix="--soak 30m -o soak.html")
+    if qps is not None and p99_ms is not None:
+        raise EdgeOptError("A rate is either given or searched.", got="--qps and --p99", fix="Leave one of them out.")
+    if soak is not None:
+        beside = [qps, p99_ms, precision, samples, *scenarios, *batches]
+        if any(value is not None for value in beside):
+            raise EdgeOptError("A soak is a measurement of its own.", fix="With --soak, give --threads and -o alone.")
+        return _soak(bundle, duration_s(soak), device=device, threads=threads, output=output, as_json=as_json)
+    chosen = _SCENARIOS if "all" in scenarios else tuple(s for s in _SCENARIOS if s in scenarios)
+    if (qps is not None or p99_ms is not None) and "server" not in chosen:
+        chosen = (*chosen, "server")
     with progress_bars(quiet=as_json) as progress:
         measured = bench_bundle(
-            bundle, device=device, batches=tuple(batches), threads=threads, samples=samples, progress=progress
+            bundle,
+            device=device,
+            batches=tuple(batches),
+            threads=threads,
+            samples=samples,
+            scenarios=chosen,
+            qps=qps,
+            p99_ms=p99_ms,
+            precision=None if precision is None else share(precision),
+            progress=progress,
         )
     _show(measured, as_json=as_json)
+    if any(row.conditions.get("warmup_converged") is False for row in measured):
+        click.echo("Warning: the latency was not steady yet when the warm-up ended.", err=True)
+    noisy = next((str(row.conditions["inconclusive"]) for row in measured if "inconclusive" in row.conditions), None)
+    if noisy is not None:
+        click.echo(f"INCONCLUSIVE: {noisy}.", err=True)
+        return 5
+    return 0
+
+
+def _soak(bundle: Path, seconds: float, *, device: str, threads: int | None, output: Path | None, as_json: bool) -> int:
+    from edgeopt.pipeline.remeasure import soak_bundle
+    from edgeopt.report.soak import page, soak_json
+
+    with progress_bars(quiet=as_json) as progress:
+        found = soak_bundle(bundle, seconds=seconds, device=device, threads=threads, progress=progress)
+    if output is not None:
+        output.write_text(page(found, bundle.name, html=output.suffix == ".html"), encoding="utf-8")
+    if as_json:
+        click.echo(soak_json(found), nl=False)
+    else:
+        _show(found.measurements, as_json=False)
+    if output is not None:
+        click.echo(f"Plot: {output}", err=True)
+    if found.interrupted:
+        click.echo(f"Ended early: {found.interrupted}. What is shown is what there was.", err=True)
+    return 130 if found.interrupted == "interrupted" else 1 if found.interrupted else 0
 
 
 @click.command("eval", epilog="Example: edgeopt eval dist/model-local --data field-photos.yaml")
@@ -64,7 +150,9 @@ def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:
     for _ in range(3):
         table.add_column(overflow="fold")
     for row in measured:
-        table.add_row(label(row.name), figure(row), conditions_text(row, ("batch", "threads")))
+        table.add_row(
+            label(row.name), figure(row), conditions_text(row, ("batch", "threads", "qps", "samples_per_query"))
+        )
     console.print(table)
     first = next((row for row in measured if row.device), None)
     if first is not None:

@@ -12,7 +12,7 @@ from edgeopt.core.engine import Engine
 from edgeopt.core.measurement import Condition, Measurement, not_measured
 from edgeopt.measure import statistics
 
-__all__ = ["FIGURES", "cold_start", "latency", "memory", "size", "throughput"]
+__all__ = ["FIGURES", "cold_start", "energy", "latency", "load", "memory", "size", "throughput"]
 
 _QUANTILES = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 FIGURES = {
@@ -20,6 +20,7 @@ FIGURES = {
     "peak_memory_mib": "MiB",
     "throughput_per_s": "1/s",
     "cold_start_ms": "ms",
+    "load_ms": "ms",
 }
 """Name → unit of what only a running engine can give."""
 
@@ -75,6 +76,19 @@ def cold_start(
     )
 
 
+def load(loads_ms: Sequence[float], conditions: Mapping[str, Condition], device: str) -> Measurement:
+    """Opening the engine, in fresh processes; the first part of the cold start."""
+    return Measurement(
+        name="load_ms",
+        value=plain.median(loads_ms),
+        unit="ms",
+        interval=statistics.median_of_few(loads_ms) if len(loads_ms) > 1 else None,
+        n=len(loads_ms),
+        device=device,
+        conditions=conditions,
+    )
+
+
 def memory(reply: Mapping[str, Any], conditions: Mapping[str, Condition], device: str) -> Measurement:
     """The peak over load and inference, above what the process held when the runtime was imported."""
     if "unavailable" in reply:
@@ -92,6 +106,28 @@ def memory(reply: Mapping[str, Any], conditions: Mapping[str, Condition], device
             "baseline_mib": round(baseline, 2),
             "load_peak_mib": round(load_peak - baseline, 2),
             "run_peak_mib": round(run_peak - baseline, 2),
+        },
+    )
+
+
+def energy(reply: Mapping[str, Any], conditions: Mapping[str, Condition], device: str) -> Measurement:
+    """Energy of one inference, all that the counter covers, idle power included."""
+    name = "energy_per_inference_mj"
+    if "unavailable" in reply:
+        return not_measured(name, "mJ", str(reply["unavailable"]), **conditions)
+    joules, n, seconds = float(reply["joules"]), int(reply["n"]), float(reply["seconds"])
+    return Measurement(
+        name=name,
+        value=joules * 1e3 / n,
+        unit="mJ",
+        n=n,
+        device=device,
+        conditions={
+            **conditions,
+            "counter": str(reply["counter"]),
+            "what": "the counter's whole reach, idle power included",
+            "power_w": round(joules / seconds, 3),
+            "seconds": round(seconds, 2),
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,17 @@ from edgeopt.core.errors import DataError, DeviceError
 from edgeopt.core.events import Progress, ProgressListener, ignore_progress
 from edgeopt.core.measurement import Condition, Measurement, not_measured
 from edgeopt.measure import figures, statistics
+from edgeopt.measure.conditions import machine_conditions, other_load_pct, state_of
 from edgeopt.measure.processes import Running, SampleFiles, start, take_turns
+from edgeopt.measure.scenarios import further_scenarios
 from edgeopt.recipes.schema import Measure
 
-__all__ = ["EngineFigures", "latency_ratio", "measure_latency"]
+__all__ = ["EngineFigures", "MoreRounds", "latency_p99_ratio", "latency_ratio", "measure_latency", "paired_ratio"]
+
+MoreRounds = Callable[[Mapping[str, np.ndarray]], int]
 
 _FEWEST_ROUNDS = 5
+_ENERGY_S = 2.0  # RAPL counts every millisecond, a power monitor averages over about 50
 _THROUGHPUT_BUDGET_MS = 500.0  # per engine and batch size
 
 
@@ -36,6 +41,8 @@ class EngineFigures:
         runtime_version: As the agent reports it; empty where the engine failed.
         fallbacks: What the runtime did on its own.
         failed: Why the engine could not be loaded or run to the end; every figure but its size is then absent.
+        warnings: What a reader must know of the figures, as sentences: a warm-up that never became steady, say.
+        resident_mib: The process's memory over the timing: seconds since it began, MiB. Empty where unreadable.
     """
 
     measurements: tuple[Measurement, ...]
@@ -43,6 +50,8 @@ class EngineFigures:
     runtime_version: str = ""
     fallbacks: tuple[str, ...] = ()
     failed: str = ""
+    warnings: tuple[str, ...] = ()
+    resident_mib: tuple[tuple[float, float], ...] = ()
 
     @property
     def latency_ms(self) -> tuple[float, ...]:
@@ -64,6 +73,7 @@ def measure_latency(
     progress: ProgressListener = ignore_progress,
     seed: int = 0,
     cold_starts: int = 3,
+    more: MoreRounds | None = None,
 ) -> dict[str, EngineFigures]:
     """Measure engines against each other.
 
@@ -77,6 +87,7 @@ def measure_latency(
         batch: What latency, cold start and memory are measured at; throughput is at ``config.batch_sizes``.
         seed: Of the order and of the bootstrap.
         cold_starts: Fresh processes per engine, at least 1.
+        more: Asked with the blocks so far, by engine, how many further rounds to take; 0 ends it.
 
     Raises:
         DataError: There is no sample.
@@ -97,14 +108,16 @@ def measure_latency(
         files = SampleFiles(Path(directory), sample)
         with ExitStack() as stack:
             running = run.start_all(stack, files)
-            blocks = run.time(running, rounds)
-            rates = run.throughputs({name: running[name] for name in blocks}, files)
+            blocks = run.time(running, rounds, more)
+            alive = {name: running[name] for name in blocks}
+            rates = run.throughputs(alive, files)
+            further = run.further(alive, files, blocks, rates)
         # Only now, alone on the machine: the processes of the timing have ended.
         for _ in range(cold_starts - 1):
             for name in blocks:
                 run.start_again(name, files)
     run.finish()
-    return {name: run.figures(name, running, blocks, rates) for name in engines}
+    return {name: run.figures(name, running, blocks, rates, further) for name in engines}
 
 
 def latency_ratio(candidate: EngineFigures, reference: EngineFigures, *, seed: int = 0) -> Measurement:
@@ -112,13 +125,32 @@ def latency_ratio(candidate: EngineFigures, reference: EngineFigures, *, seed: i
 
     Both come from one ``measure_latency`` run, so their rounds can be paired.
     """
+    return paired_ratio("latency_ratio", candidate, reference, seed=seed)
+
+
+def latency_p99_ratio(candidate: EngineFigures, reference: EngineFigures, *, seed: int = 0) -> Measurement:
+    """The candidate's p99 latency over the reference's, likewise; not measured where too few samples show a p99."""
+    return paired_ratio("latency_p99_ratio", candidate, reference, q=0.99, seed=seed)
+
+
+def paired_ratio(
+    name: str, candidate: EngineFigures, reference: EngineFigures, *, q: float = 0.5, seed: int = 0
+) -> Measurement:
+    """The ratio of quantile ``q`` (0.5 or 0.99) of two engines that were timed in turns, under that name."""
     for figure in (candidate, reference):
         if figure.failed:
-            return not_measured("latency_ratio", "1", figure.failed)
-    value, interval = statistics.ratio_of_medians(candidate.blocks_ms, reference.blocks_ms, seed=seed)
+            return not_measured(name, "1", figure.failed)
+    ours, theirs = candidate.blocks_ms, reference.blocks_ms
+    if q == 0.5:
+        value, interval = statistics.ratio_of_medians(ours, theirs, seed=seed)
+    elif len(ours) < statistics.FEWEST_ROUNDS or ours.size < statistics.FEWEST_FOR_P99:
+        reason = f"{ours.size} samples in {len(ours)} rounds do not show a p99; it takes {statistics.FEWEST_FOR_P99}"
+        return not_measured(name, "1", f"{reason} in {statistics.FEWEST_ROUNDS} rounds or more")
+    else:
+        value, interval = statistics.ratio_of_quantiles(ours, theirs, q, seed=seed)
     p50 = candidate.figure("latency_p50_ms")
     return Measurement(
-        name="latency_ratio",
+        name=name,
         value=value,
         unit="1",
         interval=interval,
@@ -143,6 +175,8 @@ class _Run:
     failed: dict[str, str] = field(default_factory=dict)
     starts_ms: dict[str, list[float]] = field(default_factory=dict)
     imports_ms: dict[str, list[float]] = field(default_factory=dict)
+    loads_ms: dict[str, list[float]] = field(default_factory=dict)
+    other_load: float | None = None
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,20 +195,29 @@ class _Run:
         running = {}
         for name in self.engines:
             with self._telling(name):
-                running[name] = self._start(stack, name, files, self.config.warmup)
+                running[name] = self._start(stack, name, files, warm=True)
             self.tick()
         return running
 
     def start_again(self, name: str, files: SampleFiles) -> None:
         """One more cold start."""
         with self._telling(name), ExitStack() as stack:
-            self._start(stack, name, files, 0)
+            self._start(stack, name, files, warm=False)
         self.tick()
 
-    def time(self, running: Mapping[str, Running], rounds: int) -> dict[str, np.ndarray]:
+    def time(
+        self, running: Mapping[str, Running], rounds: int, more: MoreRounds | None = None
+    ) -> dict[str, np.ndarray]:
         size = math.ceil(self.config.latency_samples / rounds)
         blocks, lost = take_turns(running, rounds=rounds, size=size, rng=self.rng, tick=self.tick)
+        while more is not None and blocks and not lost and (further := more(blocks)):
+            self.steps += further
+            added, lost = take_turns(running, rounds=further, size=size, rng=self.rng, tick=self.tick)
+            blocks = {name: np.concatenate([blocks[name], taken]) for name, taken in added.items()}
         self.failed.update({name: str(error) for name, error in lost.items()})
+        for name in blocks:
+            running[name].after = state_of(running[name].session)
+        self.other_load = other_load_pct((running[name].before, running[name].after) for name in blocks)
         return blocks
 
     def throughputs(self, running: dict[str, Running], files: SampleFiles) -> dict[str, list[Measurement]]:
@@ -196,7 +239,13 @@ class _Run:
             size = max(2, min(self.config.block, size))
             blocks, lost = take_turns(taking, rounds=_FEWEST_ROUNDS, size=size, rng=self.rng, tick=lambda: None)
             for name, one in running.items():
-                conditions = {**one.conditions, "batch": batch, "block": size, **_beside(name, taking)}
+                conditions = {
+                    **one.conditions,
+                    "scenario": "offline",
+                    "batch": batch,
+                    "block": size,
+                    **_beside(name, taking),
+                }
                 if name in blocks:
                     rates[name].append(figures.throughput(blocks[name], batch, conditions, self.device.name))
                 else:
@@ -208,22 +257,61 @@ class _Run:
             self.tick()
         return rates
 
+    def further(
+        self,
+        running: Mapping[str, Running],
+        files: SampleFiles,
+        blocks: Mapping[str, np.ndarray],
+        rates: Mapping[str, list[Measurement]],
+    ) -> dict[str, list[Measurement]]:
+        """The other scenarios and energy: one engine after the other, alone."""
+        found = {}
+        for name, one in running.items():
+            found[name] = further_scenarios(
+                one,
+                files,
+                config=self.config,
+                batch=self.batch,
+                service_ms=float(blocks[name].mean()),
+                rates=rates[name],
+                device=self.device.name,
+                seed=self.seed,
+            )
+            found[name].append(self.energy(one, files))
+        return found
+
+    def energy(self, one: Running, files: SampleFiles) -> Measurement:
+        """Energy of an inference, where the device has a counter."""
+        try:
+            one.session.request("inputs", inputs=one.session.put(files.of(self.batch)), batch=self.batch)
+            reply = one.session.request("energy", seconds=_ENERGY_S)
+        except DeviceError as error:
+            reply = {"unavailable": str(error)}
+        return figures.energy(reply, {**one.conditions, "batch": self.batch}, self.device.name)
+
     def figures(
         self,
         name: str,
         running: Mapping[str, Running],
         blocks: Mapping[str, np.ndarray],
         rates: Mapping[str, list[Measurement]],
+        further: Mapping[str, list[Measurement]],
     ) -> EngineFigures:
         size = figures.size(self.engines[name])
         if name in self.failed:
             absent = [not_measured(missing, unit, self.failed[name]) for missing, unit in figures.FIGURES.items()]
             return EngineFigures(measurements=(*absent, size), blocks_ms=np.empty((0, 0)), failed=self.failed[name])
         one, device = running[name], self.device.name
-        at_batch: dict[str, Condition] = {**one.conditions, "batch": self.batch}
+        at_batch: dict[str, Condition] = {
+            **one.conditions,
+            **machine_conditions(one.before, one.after),
+            **({} if self.other_load is None else {"other_load_pct": self.other_load}),
+            "batch": self.batch,
+        }
         timing = {
             **at_batch,
-            "warmup": self.config.warmup,
+            "scenario": "single-stream",
+            **one.warmed,
             "block": blocks[name].shape[1],
             **_beside(name, blocks),
             "preemptions": one.preemptions,
@@ -232,27 +320,24 @@ class _Run:
             measurements=(
                 *figures.latency(blocks[name], timing, device, self.seed),
                 *rates[name],
+                *further[name],
                 figures.cold_start(self.starts_ms[name], self.imports_ms[name], at_batch, device),
+                figures.load(self.loads_ms[name], at_batch, device),
                 figures.memory(one.memory, at_batch, device),
                 size,
             ),
             blocks_ms=blocks[name],
             runtime_version=one.runtime_version,
             fallbacks=one.fallbacks,
+            warnings=_warnings(one),
+            resident_mib=tuple((seconds - one.resident[0][0], mib) for seconds, mib in one.resident),
         )
 
-    def _start(self, stack: ExitStack, name: str, files: SampleFiles, warmup: int) -> Running:
-        one = start(
-            stack,
-            self.device,
-            self.engines[name],
-            files,
-            threads=self.config.threads,
-            batch=self.batch,
-            warmup=warmup,
-        )
+    def _start(self, stack: ExitStack, name: str, files: SampleFiles, *, warm: bool) -> Running:
+        one = start(stack, self.device, self.engines[name], files, config=self.config, batch=self.batch, warm=warm)
         self.starts_ms.setdefault(name, []).append(one.cold_start_ms)
         self.imports_ms.setdefault(name, []).append(one.import_ms)
+        self.loads_ms.setdefault(name, []).append(one.load_ms)
         return one
 
     @contextmanager
@@ -266,3 +351,9 @@ class _Run:
 
 def _beside(name: str, engines: Mapping[str, object]) -> dict[str, Condition]:
     return {"interleaved_with": ", ".join(other for other in engines if other != name) or "nothing"}
+
+
+def _warnings(one: Running) -> tuple[str, ...]:
+    if one.warmed.get("warmup_converged") is False:
+        return (f"The latency was not steady yet after {one.warmed['warmup']} inferences of warm-up.",)
+    return ()

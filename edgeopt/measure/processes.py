@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,17 +15,23 @@ from edgeopt.core.device import Host, Session
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.measurement import Condition
+from edgeopt.measure.conditions import state_of
+from edgeopt.recipes.schema import Measure
 
 __all__ = ["Running", "SampleFiles", "start", "take_turns"]
-
-logger = logging.getLogger(__name__)
 
 _REWARM = 2  # untimed inferences at the start of a block: the engine before has emptied the caches
 
 
 @dataclass(slots=True, kw_only=True)
 class Running:
-    """An engine whose process is alive, and what it told on the way there."""
+    """An engine whose process is alive, and what it told on the way there.
+
+    Attributes:
+        before: The machine's state when the timing was about to begin.
+        after: Likewise when it was over; empty until then.
+        resident: The process's memory over time: seconds of this machine's monotonic clock, MiB.
+    """
 
     session: Session
     import_ms: float
@@ -35,7 +41,16 @@ class Running:
     fallbacks: tuple[str, ...]
     conditions: dict[str, Condition]
     memory: Mapping[str, Any]
+    warmed: dict[str, Condition]
     preemptions: int | None = field(default=0)
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    resident: list[tuple[float, float]] = field(default_factory=list)
+
+    def note_resident(self, mib: object) -> None:
+        """One more reading of the process's memory; None where the device cannot tell."""
+        if isinstance(mib, int | float):
+            self.resident.append((time.monotonic(), float(mib)))
 
 
 class SampleFiles:
@@ -55,25 +70,26 @@ class SampleFiles:
 
 
 def start(
-    stack: ExitStack, device: Host, engine: Engine, files: SampleFiles, *, threads: int | None, batch: int, warmup: int
+    stack: ExitStack, device: Host, engine: Engine, files: SampleFiles, *, config: Measure, batch: int, warm: bool
 ) -> Running:
-    """Open a process, load the engine, run it for the first time, then ``warmup`` times more, and read its memory.
+    """Open a process, load the engine, run it for the first time, warm it, and read its memory.
 
     Args:
         stack: Ends the process.
+        warm: Whether to warm it as ``config`` says; if not, one inference is all.
 
     Raises:
         DeviceError: The engine cannot be loaded, or cannot run at ``batch``.
     """
+    threads = config.threads
     session = stack.enter_context(device.open(engine, threads=threads))
-    state = session.request("hello")["machine"]["conditions"]
     loaded = session.request(
         "load", runtime=engine.runtime, entry=session.entry, options=dict(engine.options), threads=threads
     )
     first = session.request("first", inputs=session.put(files.of(batch)))
-    session.request("warm", n=warmup)
+    warmed: dict[str, Condition] = _warm(session, config) if warm else {}
     memory = session.request("memory")
-    return Running(
+    running = Running(
         session=session,
         import_ms=float(loaded["import_ms"]),
         load_ms=float(loaded["load_ms"]),
@@ -81,14 +97,29 @@ def start(
         runtime_version=str(loaded["runtime_version"]),
         fallbacks=tuple(str(text) for text in loaded["fallbacks"]),
         memory=memory,
+        warmed=warmed,
         conditions={
             "runtime": engine.runtime,
             "runtime_version": str(loaded["runtime_version"]),
             "threads": threads or "all",
-            "governor": str(state.get("governor", "unknown")),
-            "load_average": str(state.get("load_average", "unknown")),
         },
+        before=state_of(session) if warm else {},
     )
+    running.note_resident(running.before.get("rss_mib"))
+    return running
+
+
+def _warm(session: Session, config: Measure) -> dict[str, Condition]:
+    """Warm up until it is steady; what that took, as conditions."""
+    within = config.warmup_within_pct
+    limits = (
+        {} if within is None else {"within_pct": within, "most": config.warmup_most, "limit_s": config.warmup_limit_s}
+    )
+    reply = session.request("warm", n=config.warmup, **limits)
+    warmed: dict[str, Condition] = {"warmup": int(reply["n"])}
+    if reply["converged"] is not None:
+        warmed["warmup_converged"] = bool(reply["converged"])
+    return warmed
 
 
 def take_turns(
@@ -126,5 +157,6 @@ def _block(one: Running, size: int) -> list[int]:
     reply = one.session.request("time", n=size)
     preempted = reply.get("preemptions")
     one.preemptions = None if preempted is None or one.preemptions is None else one.preemptions + int(preempted)
+    one.note_resident(reply.get("rss_mib"))
     latency: list[int] = reply["latency_ns"]
     return latency

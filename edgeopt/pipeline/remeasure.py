@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,17 +16,23 @@ from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import BundleError
 from edgeopt.core.events import ProgressListener, ignore_progress
-from edgeopt.core.measurement import Measurement
+from edgeopt.core.measurement import Condition, Measurement
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Split
 from edgeopt.data.load import load_data
 from edgeopt.devices.base import Device
 from edgeopt.devices.registry import open_device
 from edgeopt.recipes.load import load_recipe
+from edgeopt.recipes.schema import Measure, Scenario
 from edgeopt.targets.load import find_target
 from edgeopt.targets.schema import RuntimeRules
 
-__all__ = ["bench_bundle", "evaluate_bundle"]
+if TYPE_CHECKING:
+    from edgeopt.measure.soak import Soak
+
+__all__ = ["bench_bundle", "evaluate_bundle", "soak_bundle"]
+
+_AGAIN = "the same engine again"
 
 
 def bench_bundle(
@@ -34,6 +42,10 @@ def bench_bundle(
     batches: tuple[int, ...] = (),
     threads: int | None = None,
     samples: int | None = None,
+    scenarios: tuple[Scenario, ...] = (),
+    qps: float | None = None,
+    p99_ms: float | None = None,
+    precision: float | None = None,
     progress: ProgressListener = ignore_progress,
 ) -> tuple[Measurement, ...]:
     """Latency, throughput, cold start, memory and size of a bundle's engine, in a fresh process.
@@ -42,25 +54,85 @@ def bench_bundle(
         batches: Batch sizes for throughput; empty: the recipe's.
         threads: Of the runtime; None: the recipe's.
         samples: Timed inferences; None: the recipe's.
+        scenarios: Beside single-stream; empty: the recipe's.
+        qps: Server's rate; None: the recipe's.
+        p99_ms: Server's bound, for the highest rate that holds it; None: the recipe's.
+        precision: Runs the engine against itself too, until that ratio is told to this share; None: the recipe's. The
+            figure ``latency_noise_ratio`` has the condition ``inconclusive`` where the machine is too noisy for it.
 
     Raises:
         BundleError: The bundle's engine is not built, or it holds no reference inputs to run on.
     """
-    from edgeopt.measure.latency import measure_latency
+    from edgeopt.measure.compare import too_noisy, until_precise
+    from edgeopt.measure.latency import measure_latency, paired_ratio
+    from edgeopt.measure.overhead import harness_overhead
 
     bundle = _built(path)
+    wanted = {
+        "batch_sizes": batches or None,
+        "threads": threads,
+        "latency_samples": samples,
+        "scenarios": scenarios or None,
+        "server_qps": qps,
+        "server_p99_ms": p99_ms,
+        "precision": precision,
+    }
+    config, sample, batch = _setting(bundle, wanted)
+    where, name = open_device(device), f"{bundle.manifest.runtime}-{bundle.manifest.precision}"
+    engines, more = {name: bundle.engine}, None
+    if config.precision is not None:
+        engines[_AGAIN] = bundle.engine
+        more = until_precise(config.precision, config.precision_limit_s, ((_AGAIN, name),))
+    found = measure_latency(where, engines, sample=sample, config=config, batch=batch, progress=progress, more=more)
+    figures = [*found[name].measurements]
+    figures.append(harness_overhead(where, bundle.engine, sample=sample, config=config, batch=batch))
+    if config.precision is not None:
+        noise = paired_ratio("latency_noise_ratio", found[_AGAIN], found[name])
+        why = too_noisy(noise, noise, config.precision)
+        if noise.value is not None:
+            more_said: dict[str, Condition] = {"precision": config.precision, **({"inconclusive": why} if why else {})}
+            noise = replace(noise, conditions={**noise.conditions, **more_said})
+        figures.append(noise)
+    return tuple(figures)
+
+
+def soak_bundle(
+    path: Path,
+    *,
+    seconds: float,
+    device: str = "local",
+    threads: int | None = None,
+    progress: ProgressListener = ignore_progress,
+) -> Soak:
+    """A bundle's engine run for ``seconds`` without a pause: latency over time, time to throttle, steady state.
+
+    Raises:
+        BundleError: As for ``bench_bundle``.
+    """
+    from edgeopt.measure.soak import soak_engine
+
+    bundle = _built(path)
+    config, sample, batch = _setting(bundle, {"threads": threads})
+    return soak_engine(
+        open_device(device),
+        bundle.engine,
+        sample=sample,
+        config=config,
+        batch=batch,
+        seconds=seconds,
+        progress=progress,
+    )
+
+
+def _setting(bundle: Bundle, wanted: Mapping[str, object]) -> tuple[Measure, Mapping[str, np.ndarray], int]:
+    """The recipe's ``measure`` with what is wanted otherwise, the bundle's own inputs, and the batch."""
     recipe = load_recipe(bundle.directory / RECIPE)
-    wanted = {"batch_sizes": batches or None, "threads": threads, "latency_samples": samples}
-    config = recipe.measure.model_copy(update={key: value for key, value in wanted.items() if value is not None})
+    changes = {key: value for key, value in wanted.items() if value is not None}
     reference = read_reference(bundle.directory)
     if reference is None:
         raise BundleError("The bundle holds no reference inputs to run on.", got=bundle.directory)
-    name = f"{bundle.manifest.runtime}-{bundle.manifest.precision}"
     batch = bundle.manifest.engine.batch or recipe.export.batch
-    figures = measure_latency(
-        open_device(device), {name: bundle.engine}, sample=reference[0], config=config, batch=batch, progress=progress
-    )
-    return tuple(figures[name].measurements)
+    return recipe.measure.model_copy(update=changes), reference[0], batch
 
 
 def evaluate_bundle(

@@ -18,7 +18,7 @@ from pydantic import (
 
 from edgeopt.recipes.pruning import Prune
 from edgeopt.recipes.recovery import Distil, Finetune
-from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits
+from edgeopt.recipes.settings import Export, Limits, Measure, ParityLimits, Scenario
 from edgeopt.recipes.sparsity import Sparsify
 from edgeopt.recipes.training import FreezeAfter, Training
 
@@ -41,6 +41,7 @@ __all__ = [
     "Qat",
     "Quantize",
     "Recipe",
+    "Scenario",
     "Sparsify",
     "StepConfig",
     "Use",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Export", "Limits", "Measure", "ParityLimits"]
+__all__ = ["Export", "Limits", "Measure", "ParityLimits", "Scenario"]
+
+Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 
 
 class _Frozen(BaseModel):
@@ -28,7 +30,20 @@ class Measure(_Frozen):
         batch_sizes: Batches for throughput; latency is always at ``export.batch``.
         threads: Threads of the runtime; null means all cores.
         latency_samples: Timed inferences per engine, taken in interleaved blocks of ``block``.
-        warmup: Untimed inferences before the first block.
+        warmup: Untimed inferences before the first block: at least so many.
+        warmup_within_pct: Warm-up goes on until the medians of three successive windows of 10 inferences are no further
+            apart than this; null: only ``warmup``.
+        warmup_most: No more than so many inferences of warm-up.
+        warmup_limit_s: No longer than so many seconds, once ``warmup`` have been run.
+        precision: How narrow the interval of a ratio of latencies must become, as a share of 1 to either side (0.05);
+            rounds are added until it is, or until ``precision_limit_s``. Null: no more than ``latency_samples``.
+        precision_limit_s: The time that rounds may be added for.
+        scenarios: How engines are asked (MLPerf LoadGen's words); single-stream is always measured.
+        samples_per_query: Of multi-stream.
+        server_qps: Of server: queries per second; null: searched where ``server_p99_ms`` is given, else half of what the
+            engine can do one after another.
+        server_p99_ms: Of server: the bound on p99, for the highest rate that holds it.
+        server_seconds: Of server: how long one rate is kept up.
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
@@ -36,6 +51,16 @@ class Measure(_Frozen):
     latency_samples: Annotated[int, Field(ge=10)] = 400
     block: Annotated[int, Field(ge=1)] = 20
     warmup: Annotated[int, Field(ge=0)] = 30
+    warmup_within_pct: Annotated[float, Field(gt=0)] | None = 5.0
+    warmup_most: Annotated[int, Field(ge=1)] = 1000
+    warmup_limit_s: Annotated[float, Field(gt=0)] = 10.0
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision_limit_s: Annotated[float, Field(gt=0)] = 120.0
+    scenarios: tuple[Scenario, ...] = ("single-stream",)
+    samples_per_query: Annotated[int, Field(ge=1)] = 8
+    server_qps: Annotated[float, Field(gt=0)] | None = None
+    server_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    server_seconds: Annotated[float, Field(gt=0)] = 10.0
 
 
 class ParityLimits(_Frozen):

@@ -35,6 +35,8 @@ _LABELS = {
     "f1_macro_pct": "F1, macro",
     "f1_micro_pct": "F1, micro",
     "int8_macs_pct": "MACs in int8",
+    "latency_noise_ratio": "ratio to itself (noise floor)",
+    "latency_p99_ratio": "p99 ratio to FP32",
     "latency_ratio": "ratio to FP32",
     "log_loss_nats": "log loss",
     "mae": "mean absolute error",
@@ -53,13 +55,15 @@ _LABELS = {
     "size_mib": "size",
     "sqnr_db": "SQNR",
     "max_abs": "max |Δ|",
+    "offline_per_s": "offline, best batch",
+    "server_qps": "server, highest rate",
     "throughput_per_s": "throughput",
     "top1_agreement_pct": "top-1 agreement",
 }
 _AT_LEAST = ("accuracy", "agreement", "throughput", "sqnr", "cosine")
-_SUFFIXES = ("_ms", "_mib", "_pct", "_pp", "_db", "_per_s", "_nats", "_s")
 _DROP = "drop_"
-_UNITS = {"1": "", "1/s": "/s", "pct": "%"}
+_SUFFIXES = ("_ms", "_mj", "_us", "_mib", "_pct", "_pp", "_db", "_per_s", "_nats", "_s")
+_UNITS = {"1": "", "us": "µs", "1/s": "/s", "pct": "%"}
 # Where digits after the point are worth the same whatever the size of the figure.
 _FIXED_DECIMALS = {"%": 2, "pct": 2, "pp": 2, "dB": 1}
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import edgeopt
+from edgeopt.agent.protocol import PROTOCOL_VERSION
 from edgeopt.core.errors import DeviceError
 from edgeopt.devices import DEVICES, open_device
 from edgeopt.devices.facts import device_info
@@ -66,7 +67,7 @@ def test_a_runtime_exception_is_answered_and_the_process_goes_on(device, make_en
         with pytest.raises(DeviceError, match="unsupported op: Frobnicate") as caught:
             load(session, "failing")
         assert caught.value.kind == "RuntimeError"
-        assert session.request("hello")["protocol"] == 1
+        assert session.request("hello")["protocol"] == PROTOCOL_VERSION
         assert load(session, "doubling")["load_ms"] >= 0
 
 

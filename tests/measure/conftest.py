@@ -26,6 +26,11 @@ def device():
             "fragile": "fragile_runners:open_fragile",
             "no-load": "fragile_runners:open_never",
             "slow-start": "fragile_runners:open_slowly",
+            "warming": "fragile_runners:open_warming",
+            "restless": "fragile_runners:open_restless",
+            "throttling": "fragile_runners:open_throttling",
+            "steady": "fragile_runners:open_steady",
+            "half-again": "fragile_runners:open_half_again",
         },
         search_path=[HERE],
         timeout_s=60,
@@ -68,7 +73,7 @@ def engine_of(tmp_path):
 
     def make(runtime, batch="n"):
         directory = tmp_path / f"{runtime}-{batch}"
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         ports = {"inputs": {"x": ["float32", [batch, 4]]}, "outputs": {"y": ["float32", [batch, 3]]}}
         (directory / "entry").write_text(json.dumps(ports))
         return Engine(

@@ -45,3 +45,39 @@ def open_never(path, options, threads):
 
 def open_slowly(path, options, threads):
     return Runner(path, load_s=0.2)
+
+
+class Timed(Runner):
+    """Each inference takes what ``ms_of`` says of its number; by sleeping, which a busy machine disturbs least."""
+
+    def __init__(self, path, ms_of):
+        super().__init__(path)
+        self.calls, self.ms_of = 0, ms_of
+
+    def infer(self, inputs):
+        time.sleep(self.ms_of(self.calls) / 1e3)
+        self.calls += 1
+        return super().infer(inputs)
+
+
+def open_warming(path, options, threads):
+    """Comes to its level after 40 inferences."""
+    return Timed(path, lambda call: 4 - 3 * min(call, 40) / 40)
+
+
+def open_restless(path, options, threads):
+    """Never comes to a level."""
+    return Timed(path, lambda call: 0.2 * 1.03 ** min(call, 120))
+
+
+def open_throttling(path, options, threads):
+    """Takes three times as long after 150 inferences."""
+    return Timed(path, lambda call: 2 if call < 150 else 6)
+
+
+def open_steady(path, options, threads):
+    return Timed(path, lambda call: 2)
+
+
+def open_half_again(path, options, threads):
+    return Timed(path, lambda call: 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,6 +87,9 @@ class OpenVinoRunner:
 
     def __init__(self, ov: Any, core: Any, model: Any, options: Mapping[str, Any], threads: int | None) -> None:
         self._core, self._model = core, model
+        self._tensor = partial(ov.Tensor, shared_memory=True)
+        self._held: list[np.ndarray] = []
+        self._bound: dict[str, np.ndarray] | None = None
         self._device = options.get("device", "CPU")
         self._properties = compile_properties(options, threads)
         self._dynamic = list(options.get("dynamic_batch", []))
@@ -103,12 +107,32 @@ class OpenVinoRunner:
         """
         if self._request is None:
             raise RunnerError("The engine is closed.")
-        check_inputs(inputs, self.inputs)
         try:
-            results = self._request.infer([inputs[name] for name in self._input_names], share_inputs=True)
-            return {name: results[index] for index, name in enumerate(self._output_names)}
+            # The same arrays as before are bound already, as a C++ application binds its buffers once: what Python does
+            # between two inferences finds the caches emptied, and costs several times what it costs alone.
+            if not self._has_bound(inputs):
+                self._bind(inputs)
+            results = self._request.infer()  # its own handling of arguments would add 0.1 ms
+            return dict(zip(self._output_names, results.to_tuple()))
+        except RunnerError:
+            raise
         except Exception as error:
             raise RunnerError(f"OpenVINO failed while running: {first_useful_line(error)}") from error
+
+    def _has_bound(self, inputs: Mapping[str, np.ndarray]) -> bool:
+        bound = self._bound
+        return bound is not None and len(inputs) == len(bound) and all(inputs.get(n) is bound[n] for n in bound)
+
+    def _bind(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Make the request read these arrays. It keeps bare pointers, so the arrays are held until the next are bound."""
+        self._bound = None
+        check_inputs(inputs, self.inputs)
+        arrays = [np.require(inputs[name], requirements="C") for name in self._input_names]
+        for index, array in enumerate(arrays):
+            self._request.set_input_tensor(index, self._tensor(array))
+        self._held = arrays
+        if all(inputs[name] is array for name, array in zip(self._input_names, arrays)):
+            self._bound = dict(inputs)
 
     def resize(self, batch: int) -> None:
         """Reshape to another batch and compile again.
@@ -134,6 +158,7 @@ class OpenVinoRunner:
     def _compile(self) -> None:
         self._compiled: Any = self._core.compile_model(self._model, self._device, self._properties)
         self._request: Any = self._compiled.create_infer_request()
+        self._bound = None
         self.inputs: Ports = {name: _port(port) for name, port in zip(self._input_names, self._compiled.inputs)}
         self.outputs: Ports = {name: _port(port) for name, port in zip(self._output_names, self._compiled.outputs)}
         ran_on = list(self._compiled.get_property("EXECUTION_DEVICES"))
@@ -148,6 +173,7 @@ class OpenVinoRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._request = self._compiled = self._model = self._core = None
+        self._held, self._bound = [], None
 
 
 def _port(port: Any) -> Any:

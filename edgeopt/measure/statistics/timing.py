@@ -10,7 +10,7 @@ from scipy import stats
 
 from edgeopt.core.measurement import Interval
 
-__all__ = ["block_quantiles", "median_of_few", "quantile", "rate", "ratio_of_medians"]
+__all__ = ["block_quantiles", "median_of_few", "quantile", "rate"]
 
 _LEVEL = 0.95
 _RESAMPLES = 2000
@@ -47,35 +47,6 @@ def block_quantiles(
         Interval(low=float(low), high=float(high), level=level, method=f"bootstrap over {len(blocks)} blocks")
         for low, high in np.quantile(np.quantile(drawn, qs, axis=1), _tails(level), axis=1).T
     ]
-
-
-def ratio_of_medians(
-    candidate: np.ndarray, reference: np.ndarray, *, seed: int, level: float = _LEVEL
-) -> tuple[float, Interval]:
-    """The ratio of two medians whose blocks were taken in turns: block i of both belong to one round.
-
-    Rounds are resampled, and both medians taken over the same rounds, so what slowed a whole round cancels. Below 10
-    rounds: Student's t on the logarithms of each round's ratio of medians.
-
-    Args:
-        candidate: float64 [rounds, samples per block], > 0; ``reference`` likewise, with as many rounds (at least 2).
-    """
-    if len(candidate) != len(reference) or len(candidate) < 2:
-        raise ValueError(f"{len(candidate)} and {len(reference)} rounds cannot be paired")
-    value = float(np.median(candidate) / np.median(reference))
-    if len(candidate) < _FEWEST_BLOCKS:
-        logs = np.log(np.median(candidate, axis=1) / np.median(reference, axis=1))
-        half = float(stats.t.ppf(0.5 + level / 2, len(logs) - 1) * stats.sem(logs))
-        centre = float(logs.mean())
-        method = f"Student's t over {len(logs)} paired rounds"
-        low, high = math.exp(centre - half), math.exp(centre + half)
-    else:
-        rounds = _resampled(len(candidate), seed)
-        ratios = np.median(candidate[rounds].reshape(_RESAMPLES, -1), axis=1)
-        ratios /= np.median(reference[rounds].reshape(_RESAMPLES, -1), axis=1)
-        low, high = (float(x) for x in np.quantile(ratios, _tails(level)))
-        method = f"bootstrap over {len(candidate)} paired rounds"
-    return value, Interval(low=min(low, value), high=max(high, value), level=level, method=method)
 
 
 def rate(blocks_s: np.ndarray, batch: int, level: float = _LEVEL) -> Interval:

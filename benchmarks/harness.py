@@ -1,0 +1,175 @@
+"""edgeopt's timing of an OpenVINO model against OpenVINO's own loop in C++, block by block, as a ratio.
+
+python benchmarks/harness.py [MODEL.xml] [--threads 1] [--rounds 60] [--block 50]
+
+The loop (``harness/openvino_loop.cpp``) is compiled with g++ against the headers and libraries in OpenVINO's wheel. Both
+sides read the same file and input, with the same properties; their outputs must be equal before anything is timed.
+Without a model: a convolutional net with seeded weights. Two processes of the C++ loop are timed, the second as the noise
+floor: a ratio of the harness is worth no more than what the loop makes of itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from edgeopt.agent.runners.openvino import import_openvino
+from edgeopt.core.engine import Engine
+from edgeopt.core.measurement import Interval
+from edgeopt.devices.local import LocalDevice
+from edgeopt.measure import statistics
+
+SOURCE = Path(__file__).parent / "harness" / "openvino_loop.cpp"
+LIMIT = 1.02
+WARM, REWARM = 100, 2
+
+
+class Loop:
+    """One process of the C++ loop."""
+
+    def __init__(self, program: Path, model: Path, threads: int, data: Path) -> None:
+        command = [str(program), str(model), str(threads), str(data)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, command: str) -> str:
+        """Its answer to one command."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"The C++ loop died at {command!r}: exit code {self.process.wait()}.")
+        return answer
+
+    def time(self, n: int) -> list[int]:
+        """Nanoseconds of ``n`` inferences."""
+        self.ask(f"warm {REWARM}")
+        return [int(ns) for ns in self.ask(f"time {n}").split()]
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def build(folder: Path) -> Path:
+    """The program, compiled against the installed wheel."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise SystemExit("g++ is not installed; the C++ loop cannot be built.")
+    root = Path(import_openvino().__file__).parent
+    library = next((root / "libs").glob("libopenvino.so*"))
+    program = folder / "openvino_loop"
+    include, found_at = f"-I{root / 'include'}", f"-Wl,-rpath,{root / 'libs'}"
+    subprocess.run([compiler, "-O2", "-std=c++17", include, SOURCE, "-o", program, library, found_at], check=True)
+    return program
+
+
+def example(folder: Path) -> Path:
+    """A net of six convolutions on 3 × 64 × 64, batch 1, about 30 million multiply-accumulates."""
+    import torch  # noqa: PLC0415 - only where no model is given
+
+    ov = import_openvino()
+    torch.manual_seed(0)
+    layers: list[torch.nn.Module] = []
+    for inside, outside, stride in ((3, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)):
+        layers += [torch.nn.Conv2d(inside, outside, 3, stride, 1), torch.nn.ReLU()]
+    net = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(128, 10))
+    model = ov.convert_model(net.eval(), example_input=torch.zeros(1, 3, 64, 64), input=[1, 3, 64, 64])
+    model.inputs[0].get_tensor().set_names({"x"})
+    model.outputs[0].get_tensor().set_names({"y"})
+    ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    return folder / "model.xml"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", nargs="?", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--block", type=int, default=50)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="edgeopt-harness-") as directory:
+        folder = Path(directory)
+        program, model = build(folder), chosen.model or example(folder)
+        ratios, p50 = compare(
+            folder, program, model.absolute(), threads=chosen.threads, rounds=chosen.rounds, block=chosen.block
+        )
+    n = chosen.rounds * chosen.block
+    print(f"C++ loop p50 {p50['c++']:.4f} ms, edgeopt's agent {p50['edgeopt']:.4f} ms")
+    for name, (value, interval) in ratios.items():
+        print(f"{name:<22} {value:.4f} [{interval.low:.4f}, {interval.high:.4f}], n = {n} each")
+    within = ratios["edgeopt / C++"][1].high <= LIMIT
+    print(f"{'within' if within else 'NOT shown to be within'} {LIMIT - 1:.0%} of the C++ loop")
+    return 0 if within else 1
+
+
+def compare(
+    folder: Path, program: Path, model: Path, *, threads: int, rounds: int, block: int
+) -> tuple[dict[str, tuple[float, Interval]], dict[str, float]]:
+    """Ratios of medians, from blocks taken in turns in an order drawn anew for each round."""
+    engine = Engine(
+        runtime="openvino",
+        runtime_version="",
+        directory=model.parent,
+        entry=model.name,
+        status="built",
+        inputs=(),
+        outputs=(),
+    )
+    rng = np.random.default_rng(0)
+    with LocalDevice().open(engine, threads=threads) as session:
+        loaded = session.request("load", runtime="openvino", entry=session.entry, options={}, threads=threads)
+        if len(loaded["inputs"]) != 1:
+            raise SystemExit("The C++ loop takes models of one input.")
+        name, port = next(iter(loaded["inputs"].items()))
+        shape = [n if isinstance(n, int) else 1 for n in port["shape"]]
+        data = rng.normal(size=shape).astype(port["dtype"])
+        np.savez(folder / "input.npz", **{name: data})
+        (folder / "input.bin").write_bytes(data.tobytes())
+        loops = [Loop(program, model, threads, folder / "input.bin") for _ in range(2)]
+        given = session.put(folder / "input.npz")
+        session.request("first", inputs=given)
+        session.request("infer", inputs=given, outputs="out.npz", batch=shape[0])
+        session.get("out.npz", folder / "out.npz")
+        session.request("inputs", inputs=given, batch=shape[0])
+        session.request("warm", n=WARM)
+        for loop in loops:
+            loop.ask(f"warm {WARM}")
+        loops[0].ask(f"output {folder / 'out.bin'}")
+        with np.load(folder / "out.npz") as archive:
+            ours = archive[archive.files[0]]
+        theirs = np.fromfile(folder / "out.bin", dtype=ours.dtype).reshape(ours.shape)
+        if not np.array_equal(ours, theirs):
+            raise SystemExit(f"The outputs differ by up to {np.abs(ours - theirs).max():g}: not the same computation.")
+
+        def agent(n: int) -> list[int]:
+            session.request("warm", n=REWARM)
+            taken: list[int] = session.request("time", n=n)["latency_ns"]
+            return taken
+
+        sides = {"edgeopt": agent, "c++": loops[0].time, "c++ again": loops[1].time}
+        blocks: dict[str, list[list[int]]] = {side: [] for side in sides}
+        for _ in range(rounds):
+            for side in rng.permutation(list(sides)):
+                blocks[side].append(sides[side](block))
+        for loop in loops:
+            loop.close()
+    taken = {side: np.array(found, dtype=np.float64) / 1e6 for side, found in blocks.items()}
+    ratios = {
+        "edgeopt / C++": statistics.ratio_of_medians(taken["edgeopt"], taken["c++"], seed=0),
+        "C++ again / C++": statistics.ratio_of_medians(taken["c++ again"], taken["c++"], seed=0),
+    }
+    return ratios, {side: float(np.median(found)) for side, found in taken.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
