@@ -261,11 +261,11 @@ def test_each_batch_size_has_a_column_of_its_own(sample_report):
 
 
 def test_a_figure_nobody_foresaw_has_a_column_too(sample_report):
-    extra = Measurement(name="energy_mj", value=1.25, unit="mJ")
+    extra = Measurement(name="depth_um", value=1.25, unit="um")
     shipped = sample_report.shipped
     changed = shipped.model_copy(update={"measurements": (*shipped.measurements, extra)})
     table = comparison(sample_report.model_copy(update={"candidates": (*sample_report.candidates[:3], changed)}))
-    assert table.columns[-1].heading == "energy mj, mJ"
+    assert table.columns[-1].heading == "depth um, um"
     assert table.rows[-1].cells[-1].text == "1.25"
     assert table.rows[0].cells[-1].kind == "missing"
 
