@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -80,7 +80,8 @@ def evaluate_outputs(
         first, classes = evaluate(reference, outputs, targets, data.classes, device=device, conditions=given)
         scores = outputs.shape[1]
     else:
-        first = evaluate_unlabelled(*(near or (reference, outputs)), device=device, conditions=given)
+        near_figures = evaluate_unlabelled(*(near or (reference, outputs)), device=device, conditions=given)
+        first = tuple(row for row in near_figures if row.name != "agreement_pct")  # there are no classes to agree on
     metrics = find_metrics(data.metrics, data.task, scores=scores)
     split = data.splits["test"]
     mine = {metric.name: metric.samples(outputs, targets) for metric in metrics}
@@ -88,6 +89,8 @@ def evaluate_outputs(
     theirs = mine if same else {metric.name: metric.samples(reference, targets) for metric in metrics}
     figures = _Figures(device=device, conditions=given, seed=seed)
     measured = [row for metric in metrics for row in figures.of(metric, theirs, mine, compared=not same)]
+    if not same and data.task != "classification":
+        measured.append(_in_points(metrics[0], measured))
     columns = _columns(data, targets)
     primary = metrics[0]
     slices = () if same else slice_rows(primary, theirs[primary.name], mine[primary.name], columns, seed=seed)
@@ -177,6 +180,15 @@ class _Figures:
             device=self.device,
             conditions={**self.conditions, **row.conditions},
         )
+
+
+def _in_points(primary: Metric, measured: Sequence[Measurement]) -> Measurement:
+    """``drop_pp``, which recipes limit: the primary metric's drop, where that is in percentage points."""
+    drop = next(row for row in measured if row.name == drop_name(primary))
+    if drop.value is not None and drop.unit == "pp":
+        return replace(drop, name="drop_pp")
+    why = drop.reason or f"{primary.name}, which decides for this data, is not in percent: limit it under limits.drops"
+    return not_measured("drop_pp", "pp", why)
 
 
 def _of_mean(metric: Metric, values: np.ndarray, seed: int) -> Interval | None:

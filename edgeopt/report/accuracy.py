@@ -33,9 +33,10 @@ _MAIN = "drop_pp"
 def further_metrics(report: Report) -> tuple[str, ...]:
     """Names of metrics and of their drops beside the one whose drop decides."""
     names = _metrics(report)
-    labelled = any(m.name == _MAIN for c in report.candidates for m in c.measurements)
-    further = names if labelled else names[1:]
-    return tuple(name for metric in further for name in (metric, f"drop_{metric}"))
+    measured = {m.name for c in report.candidates for m in c.measurements if m.value is not None}
+    further = names if "accuracy_top1_pct" in measured else names[1:]
+    same = [f"drop_{names[0]}"] if names and further != names and _MAIN in measured else []  # under two names
+    return (*same, *(name for metric in further for name in (metric, f"drop_{metric}")))
 
 
 def _metrics(report: Report) -> list[str]:

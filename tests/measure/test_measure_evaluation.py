@@ -108,8 +108,20 @@ def test_regression_has_its_own_metrics_and_no_classes():
     assert figures["drop_mae"].interval.low > 0
     assert figures["drop_r2"].value > 0
     assert found.classes == ()
+    assert "agreement_pct" not in figures, "numbers have no classes to agree on"
+    assert "limits.drops" in figures["drop_pp"].reason
     assert PREDICTION not in found.outcomes.candidate
     assert flips(found.outcomes, ()) == ()
+
+
+def test_a_drop_in_percent_is_the_one_that_recipes_limit():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, (30, 4, 4))
+    reference = np.moveaxis(np.eye(3, dtype=np.float32)[targets], -1, 1)
+    outputs = reference + rng.normal(size=reference.shape).astype(np.float32)
+    figures = by_name(evaluate_outputs(reference, outputs, targets, dataset("segmentation", 30), device="board"))
+    assert figures["drop_pp"].value == figures["drop_miou_pct"].value > 0
+    assert figures["drop_pp"].unit == "pp"
 
 
 def test_without_targets_only_the_distance_is_measured():
