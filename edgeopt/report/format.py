@@ -30,6 +30,7 @@ _LABELS = {
     "agreement_pct": "agreement",
     "cold_start_ms": "cold start",
     "drop_pp": "drop",
+    "int8_macs_pct": "planned in int8",
     "latency_ratio": "ratio to FP32",
     "output_sqnr_db": "SQNR",
     "peak_memory_mib": "peak memory",
@@ -37,9 +38,10 @@ _LABELS = {
     "sqnr_db": "SQNR",
     "max_abs": "max |Δ|",
     "throughput_per_s": "throughput",
+    "worst_slice_drop_pp": "drop in the worst slice",
     "top1_agreement_pct": "top-1 agreement",
 }
-_AT_LEAST = ("accuracy", "agreement", "throughput", "sqnr", "cosine")
+_AT_LEAST = ("accuracy", "agreement", "int8_macs", "throughput", "sqnr", "cosine")
 _SUFFIXES = ("_ms", "_mib", "_pct", "_pp", "_db", "_per_s", "_s")
 _UNITS = {"1": "", "1/s": "/s", "pct": "%"}
 # Where digits after the point are worth the same whatever the size of the figure.
