@@ -30,7 +30,7 @@ _LABELS = {
     "agreement_pct": "agreement",
     "cold_start_ms": "cold start",
     "drop_pp": "drop",
-    "int8_macs_pct": "planned in int8",
+    "int8_macs_pct": "MACs in int8",
     "latency_ratio": "ratio to FP32",
     "output_sqnr_db": "SQNR",
     "peak_memory_mib": "peak memory",

@@ -153,4 +153,4 @@ def test_labels_of_points_that_touch_do_not_cover_each_other():
 def test_a_share_of_int8_multiplications_is_a_smallest_one():
     figure = Measurement(name="int8_macs_pct", value=97.0, unit="%")
     row = LimitRow(name="int8_macs_pct", limit=95.0, figure=figure, status="PASS", message="Holds.")
-    assert limit_text(row) == "planned in int8 ≥ 95 %"
+    assert limit_text(row) == "MACs in int8 ≥ 95 %"
