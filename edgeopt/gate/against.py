@@ -42,7 +42,15 @@ def baseline_rows(
     """
     rows = []
     if limits.of_samples:
-        rows += _of_samples(*demand_same_samples(candidate, baseline), limits, seed)
+        outcomes = demand_same_samples(candidate, baseline)
+        try:
+            rows += _of_samples(*outcomes, limits, seed)
+        except (KeyError, IndexError, TypeError, ValueError) as error:  # arrays from a file: anything may be in them
+            raise BundleError(
+                "The outcomes of single samples do not hold what their metrics keep.",
+                got=f"{type(error).__name__}: {error}, in {candidate.directory} or {baseline.directory}",
+                fix="Compile both bundles again.",
+            ) from error
     for field, limit in (
         ("latency_ratio", limits.latency_ratio),
         ("latency_p99_ratio", limits.latency_p99_ratio),

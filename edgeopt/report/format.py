@@ -58,9 +58,10 @@ _LABELS = {
     "offline_per_s": "offline, best batch",
     "server_qps": "server, highest rate",
     "throughput_per_s": "throughput",
+    "worst_slice_drop_pp": "drop in the worst slice",
     "top1_agreement_pct": "top-1 agreement",
 }
-_AT_LEAST = ("accuracy", "agreement", "throughput", "sqnr", "cosine")
+_AT_LEAST = ("accuracy", "agreement", "int8_macs", "throughput", "sqnr", "cosine")
 _DROP = "drop_"
 _SUFFIXES = ("_ms", "_mj", "_us", "_mib", "_pct", "_pp", "_db", "_per_s", "_nats", "_s")
 _UNITS = {"1": "", "us": "µs", "1/s": "/s", "pct": "%"}

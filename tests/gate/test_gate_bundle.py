@@ -188,6 +188,12 @@ class TestWhatIsRefused:
             error=RecipeError,
         )
 
+    def test_outcomes_that_are_none_of_the_metric(self, tmp_path):
+        odd = {
+            "outcomes": dataclasses.replace(right_and_wrong(90), candidate={"accuracy_top1_pct": {"v": np.ones(90)}})
+        }
+        refused("do not hold what their metrics keep", tmp_path, {"drop_pp": 1}, theirs=odd)
+
     def test_no_predictions(self, tmp_path):
         outcomes = right_and_wrong(90)
         kept = {"accuracy_top1_pct": outcomes.candidate["accuracy_top1_pct"]}

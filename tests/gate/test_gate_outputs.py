@@ -13,8 +13,12 @@ from click.testing import CliRunner
 from gate_bundles import drop, gate_bundle_at, plain_figure
 from junitparser import Error, Failure, JUnitXml, Skipped
 
+from edgeopt.bundle import gate_schemas
+from edgeopt.bundle.baseline import read_recorded
 from edgeopt.bundle.gate import GateResult
+from edgeopt.bundle.gate_schemas import GATE_SCHEMAS, gate_schema_text
 from edgeopt.cli.gate import gate
+from edgeopt.pipeline.diff import diff_bundles
 from edgeopt.pipeline.gate import gate_bundle
 from edgeopt.report.gate_junit import gate_junit
 from edgeopt.report.gate_markdown import gate_markdown
@@ -154,3 +158,20 @@ class TestTheCommand:
     def test_two_forms_cannot_both_be_printed(self, tmp_path):
         with pytest.raises(Exception, match="Only one format can be printed"):
             CliRunner().invoke(gate, ["x", "-f", "json", "-f", "sarif"], standalone_mode=False, catch_exceptions=False)
+
+
+class TestTheSchemas:
+    @pytest.mark.parametrize("name", list(GATE_SCHEMAS))
+    def test_the_committed_schema_is_the_models(self, name):
+        committed = Path(gate_schemas.__file__).with_name(f"{name}.schema.json").read_text(encoding="utf-8")
+        assert committed == gate_schema_text(name), "run python -m edgeopt.bundle.gate_schemas"
+
+    def test_real_documents_fit(self, result, tmp_path):
+        bundle = gate_bundle_at(tmp_path / "again", figures=FIGURES)
+        documents = {
+            "gate": result,
+            "diff": diff_bundles(bundle, bundle),
+            "baseline": read_recorded(bundle).document,
+        }
+        for name, document in documents.items():
+            jsonschema.validate(json.loads(document.model_dump_json()), json.loads(gate_schema_text(name)))

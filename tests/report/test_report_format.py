@@ -148,3 +148,9 @@ def test_labels_of_points_that_touch_do_not_cover_each_other():
     for i, a in enumerate(boxes):
         for b in boxes[:i]:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def test_a_share_of_int8_multiplications_is_a_smallest_one():
+    figure = Measurement(name="int8_macs_pct", value=97.0, unit="%")
+    row = LimitRow(name="int8_macs_pct", limit=95.0, figure=figure, status="PASS", message="Holds.")
+    assert limit_text(row) == "MACs in int8 ≥ 95 %"
