@@ -3,14 +3,20 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from edgeopt.cli.device_options import chosen_device, device_options
 from edgeopt.cli.progress import progress_bars
+from edgeopt.core.events import ProgressListener
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline.remeasure import bench_bundle, evaluate_bundle
+
+if TYPE_CHECKING:
+    from edgeopt.devices.base import Device
 
 __all__ = ["bench", "eval_"]
 
@@ -22,17 +28,47 @@ __all__ = ["bench", "eval_"]
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the runtime.  [default: the recipe's]")
 @click.option("--samples", type=click.IntRange(min=10), help="Timed inferences.  [default: the recipe's]")
-@click.option("--device", default="local", show_default=True, help="Where to measure.")
+@device_options(fleets=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def bench(
-    bundle: Path, batches: Sequence[int], threads: int | None, samples: int | None, device: str, *, as_json: bool
-) -> None:
+    bundle: Path,
+    batches: Sequence[int],
+    threads: int | None,
+    samples: int | None,
+    device: str,
+    devices_file: Path | None,
+    *,
+    accept_new_host_key: bool,
+    as_json: bool,
+) -> int:
     """Measure BUNDLE's latency, throughput, cold start and memory again, in a fresh process."""
-    with progress_bars(quiet=as_json) as progress:
-        measured = bench_bundle(
-            bundle, device=device, batches=tuple(batches), threads=threads, samples=samples, progress=progress
+
+    def work(where: "Device", progress: ProgressListener) -> tuple[Measurement, ...]:
+        return bench_bundle(
+            bundle, device=where, batches=tuple(batches), threads=threads, samples=samples, progress=progress
         )
+
+    with progress_bars(quiet=as_json) as progress:
+        if device.startswith("fleet:"):
+            from edgeopt.cli.fleet import on_each, show_fleet
+            from edgeopt.devices.fleet import members
+
+            rows = on_each(
+                members(device, devices_file),
+                work,
+                accept_new_host_key=accept_new_host_key,
+                devices_file=devices_file,
+                progress=progress,
+            )
+        else:
+            with chosen_device(
+                device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file
+            ) as where:
+                measured = work(where, progress)
+    if device.startswith("fleet:"):
+        return show_fleet(rows, as_json=as_json)
     _show(measured, as_json=as_json)
+    return 0
 
 
 @click.command("eval", epilog="Example: edgeopt eval dist/model-local --data field-photos.yaml")
@@ -41,13 +77,26 @@ def bench(
 @click.option(
     "--reference", type=click.Path(path_type=Path), help="A bundle (or ONNX file) in FP32, for the paired drop."
 )
-@click.option("--device", default="local", show_default=True, help="Where to run.")
+@device_options()
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the splits.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
-def eval_(bundle: Path, data: str, reference: Path | None, device: str, seed: int, *, as_json: bool) -> None:
+def eval_(
+    bundle: Path,
+    data: str,
+    reference: Path | None,
+    device: str,
+    devices_file: Path | None,
+    seed: int,
+    *,
+    accept_new_host_key: bool,
+    as_json: bool,
+) -> None:
     """Measure BUNDLE's accuracy again, on data of yours."""
-    with progress_bars(quiet=as_json) as progress:
-        measured = evaluate_bundle(bundle, data=data, reference=reference, device=device, seed=seed, progress=progress)
+    with (
+        progress_bars(quiet=as_json) as progress,
+        chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file) as where,
+    ):
+        measured = evaluate_bundle(bundle, data=data, reference=reference, device=where, seed=seed, progress=progress)
     _show(measured, as_json=as_json)
 
 

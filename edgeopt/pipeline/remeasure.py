@@ -19,7 +19,8 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Split
 from edgeopt.data.load import load_data
 from edgeopt.devices.base import Device
-from edgeopt.devices.registry import open_device
+from edgeopt.devices.registry import opened
+from edgeopt.pipeline.on_device import demand_runtime, told_of_resuming
 from edgeopt.recipes.load import load_recipe
 from edgeopt.targets.load import find_target
 from edgeopt.targets.schema import RuntimeRules
@@ -30,7 +31,7 @@ __all__ = ["bench_bundle", "evaluate_bundle"]
 def bench_bundle(
     path: Path,
     *,
-    device: str = "local",
+    device: str | Device = "local",
     batches: tuple[int, ...] = (),
     threads: int | None = None,
     samples: int | None = None,
@@ -57,10 +58,12 @@ def bench_bundle(
         raise BundleError("The bundle holds no reference inputs to run on.", got=bundle.directory)
     name = f"{bundle.manifest.runtime}-{bundle.manifest.precision}"
     batch = bundle.manifest.engine.batch or recipe.export.batch
-    figures = measure_latency(
-        open_device(device), {name: bundle.engine}, sample=reference[0], config=config, batch=batch, progress=progress
-    )
-    return tuple(figures[name].measurements)
+    with opened(device, progress=progress) as where:
+        demand_runtime(where, bundle)
+        figures = measure_latency(
+            where, {name: bundle.engine}, sample=reference[0], config=config, batch=batch, progress=progress
+        )
+        return tuple(told_of_resuming(where, figures[name].measurements))
 
 
 def evaluate_bundle(
@@ -68,7 +71,7 @@ def evaluate_bundle(
     *,
     data: str,
     reference: Path | None = None,
-    device: str = "local",
+    device: str | Device = "local",
     seed: int = 0,
     progress: ProgressListener = ignore_progress,
 ) -> tuple[Measurement, ...]:
@@ -88,8 +91,9 @@ def evaluate_bundle(
     inputs = tuple(TensorSpec(name=i.name, dtype=i.dtype, shape=i.shape) for i in contract.inputs)
     outputs = tuple(TensorSpec(name=o.name, dtype=o.dtype, shape=o.shape) for o in contract.outputs)
     dataset = load_data(data, inputs=inputs, outputs=outputs, seed=seed)
-    split, where = dataset.splits["test"], open_device(device)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-eval-") as scratch:
+    split = dataset.splits["test"]
+    with tempfile.TemporaryDirectory(prefix="edgeopt-eval-") as scratch, opened(device, progress=progress) as where:
+        demand_runtime(where, bundle)
         mine = _first_output(where, bundle.engine, split, Path(scratch) / "mine", progress)
         theirs = mine
         if reference is not None:
