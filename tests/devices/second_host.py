@@ -45,17 +45,20 @@ class SecondHost:
         self.address, self.gateway = f"10.213.{77 + number}.2", f"10.213.{77 + number}.1"
         self.port = 2222
         self.home, self.tmp = folder / "device-home", folder / "device-tmp"
+        self.small = folder / "small"
         self.client_home = folder / "client-home"
         self.sshd: subprocess.Popen | None = None
 
     def start(self) -> SecondHost:
-        for path in (self.home, self.tmp, self.client_home / ".ssh", self.folder / "etc"):
+        for path in (self.home, self.tmp, self.client_home / ".ssh", self.folder / "etc", self.small):
             path.mkdir(parents=True, exist_ok=True)
         (self.client_home / ".ssh").chmod(0o700)
         Path("/run/sshd").mkdir(exist_ok=True)
         if not (self.folder / "etc" / "host").exists():
             self.key(self.folder / "etc" / "host")
             self.key(self.client_home / ".ssh" / "id_ed25519")
+        # A disk of its own, to be filled. Mounted first: a namespace does not see what comes later.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "edgeopt-small", str(self.small)], check=True)
         ip("netns", "add", self.namespace)
         ip("link", "add", self.ours, "type", "veth", "peer", "name", self.theirs, "netns", self.namespace)
         ip("addr", "add", f"{self.gateway}/24", "dev", self.ours)
@@ -99,6 +102,7 @@ class SecondHost:
 
     def stop(self) -> None:
         self.halt()
+        subprocess.run(["umount", "-l", str(self.small)], capture_output=True, check=False)
         for words in (("link", "del", self.ours), ("netns", "del", self.namespace)):
             subprocess.run(["ip", *words], capture_output=True, check=False)
 

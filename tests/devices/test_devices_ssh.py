@@ -128,8 +128,8 @@ def test_the_agent_that_a_lost_line_left_behind_is_ended_and_no_engine_is_sent_a
         connection = device.depot.link._connection
         connection._loop.call_soon_threadsafe(connection.abort)
         assert session.request("hello")["pid"] != old
-        assert not Path(f"/proc/{old}").exists()
-    assert sent == ["send the agent", "send model.onnx"]
+        assert gone(old)
+    assert sorted(sent) == ["send model.onnx", "send the agent"]
 
 
 def test_a_line_that_stays_down_is_one_clear_error_and_nothing_is_left_for_long(host, engine):
@@ -138,7 +138,7 @@ def test_a_line_that_stays_down_is_one_clear_error_and_nothing_is_left_for_long(
         load(session, engine)
         host.cut()
         try:
-            with pytest.raises(DeviceError, match=r"was lost and did not come back within 3 s.*does not answer"):
+            with pytest.raises(DeviceError, match=r"was lost and did not come back within 3 s"):
                 session.request("hello")
             device.close()
         finally:
@@ -154,7 +154,7 @@ def test_engines_are_sent_once_per_content(device, engine):
     for _ in range(2):
         with device.open(engine) as session:
             load(session, engine)
-    assert sent == ["send the agent", "send model.onnx"]
+    assert sorted(sent) == ["send model.onnx", "send the agent"]
 
 
 def test_an_agent_that_dies_is_told_of_with_its_last_words(device, engine):
@@ -214,7 +214,7 @@ def test_the_watchman_removes_everything_when_the_host_is_killed(host, engine):
         while host.left() and time.monotonic() < deadline:
             time.sleep(0.2)
         assert host.left() == []
-        assert not Path(f"/proc/{pid}").exists()
+        assert gone(pid)
         device.depot.link.end()
 
 
@@ -318,18 +318,12 @@ class TestBadDevices:
             device.close()
 
     def test_a_full_disk(self, host, engine):
-        small = host.folder / "small"
-        small.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=True)
-        try:
-            (engine.directory / "weights.bin").write_bytes(os.urandom(1 << 20))
-            device = SshDevice(host.url(tmpdir=str(small)))
-            with pytest.raises(DeviceError, match=r"The disk of .* is full: send model\.onnx.*tmpdir="):
-                device.open(engine)
-            device.close()
-            assert list(small.iterdir()) == []
-        finally:
-            subprocess.run(["umount", str(small)], check=True)
+        (engine.directory / "weights.bin").write_bytes(os.urandom(1 << 20))
+        device = SshDevice(host.url(tmpdir=str(host.small)))
+        with pytest.raises(DeviceError, match=r"The disk of .* is full: send .*tmpdir="):
+            device.open(engine)
+        device.close()
+        assert list(host.small.iterdir()) == []
 
     def test_a_directory_that_may_not_be_written(self, host):
         self.refused_directory(host, "/proc")
@@ -360,3 +354,12 @@ def script(path, text):
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return str(path)
+
+
+def gone(pid):
+    """A killed process stays a moment."""
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.1)
+    return False

@@ -159,7 +159,7 @@ class Link:
         keys = HostKeys((), accept_new=self._accept_new)
         try:
             # What ~/.ssh/config says of known_hosts, except that checking is never turned off.
-            settings: dict[str, Any] = {"host": given.host}
+            settings: dict[str, Any] = {"host": given.host, "config": ()}  # (): ~/.ssh/config; None would be none
             settings.update({"username": given.user} if given.user else {})
             settings.update({"port": given.port} if given.port else {})
             options = asyncssh.SSHClientConnectionOptions(**settings)
