@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
+    "devices": ("edgeopt.cli.devices:devices", "List the devices of devices.toml, or ask each what it is."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from second_host import SecondHost, why_not
+from second_host import why_not
 
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
@@ -24,23 +24,6 @@ from edgeopt.devices.ssh.device import SshDevice
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory):
-    host = SecondHost(tmp_path_factory.mktemp("second-host"))
-    try:
-        yield host.start()
-    finally:
-        host.stop()
-
-
-@pytest.fixture
-def host(second, monkeypatch):
-    monkeypatch.setenv("HOME", str(second.client_home))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    second.know()
-    return second
 
 
 @pytest.fixture
