@@ -98,16 +98,9 @@ def _show(listed: "Devices", addresses: dict[str, str], found: dict[str, dict[st
         if row["error"]:
             click.echo(f"Error: {name}: {row['error']}", err=True)
             continue
-        facts = row["facts"]
-        jetson = ", ".join(filter(None, (facts.get("model"), facts.get("tegra_release"))))
-        if facts.get("jetpack"):
-            jetson += f", JetPack {facts['jetpack']}"
-        isa = ", ".join(row["info"]["isa"]) or "baseline"
-        fits = ", ".join(row["stands_for"]) or "no target of the catalog (local describes it)"
         console.print(section(name))
-        for line in filter(None, (jetson, f"{row['info']['system']}, Python {facts['python']}", f"ISA: {isa}")):
+        for line in _told(row):
             console.print(bullet(line))
-        console.print(bullet(f"may stand for: {fits}"))
     if listed.fleet:
         console.print(section("Fleets"))
         for name, fleet in listed.fleet.items():
@@ -120,3 +113,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     runtimes = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items() if version)
     cpu = f"{info['cpu']}, {info['cores']} × {info['arch']}"
     return cpu, f"{info['memory_mib']} MiB", gpus or "none", runtimes or "none"
+
+
+def _told(row: dict[str, Any]) -> list[str]:
+    facts = row["facts"]
+    jetpack = f"JetPack {facts['jetpack']}" if facts.get("jetpack") else ""
+    board = ", ".join(filter(None, (facts.get("model"), facts.get("tegra_release"), jetpack)))
+    fits = ", ".join(row["stands_for"]) or "no target of the catalog (local describes it)"
+    return [
+        *([board] if board else []),
+        f"{row['info']['system']}, Python {facts['python']}",
+        f"ISA: {', '.join(row['info']['isa']) or 'baseline'}",
+        f"may stand for: {fits}",
+    ]

@@ -71,7 +71,7 @@ def parse_address(url: str) -> Address:
             raise DeviceError("A device's address has no such option.", got=repr(name), fix=f"Known: {near}.")
     # ``hostname`` is in lower case; aliases of ~/.ssh/config may not be.
     netloc = parts.netloc.rpartition("@")[2]
-    start = netloc.lower().find(host)
+    start = netloc.lower().find(host.lower())
     named = netloc[start : start + len(host)]
     return Address(
         host=named,
