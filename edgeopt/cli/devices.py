@@ -94,13 +94,7 @@ def _show(listed: "Devices", addresses: dict[str, str], found: dict[str, dict[st
         else:
             table.add_row(name, address, *_cells(row))
     console.print(table)
-    for name, row in found.items():
-        if row["error"]:
-            click.echo(f"Error: {name}: {row['error']}", err=True)
-            continue
-        console.print(section(name))
-        for line in _told(row):
-            console.print(bullet(line))
+    _show_found(console, found)
     if listed.fleet:
         console.print(section("Fleets"))
         for name, fleet in listed.fleet.items():
@@ -126,3 +120,15 @@ def _told(row: dict[str, Any]) -> list[str]:
         f"ISA: {', '.join(row['info']['isa']) or 'baseline'}",
         f"may stand for: {fits}",
     ]
+
+
+def _show_found(console: Console, found: dict[str, dict[str, Any]]) -> None:
+    from edgeopt.report.terminal import bullet, section
+
+    for name, row in found.items():
+        if row["error"]:
+            click.echo(f"Error: {name}: {row['error']}", err=True)
+            continue
+        console.print(section(name))
+        for line in _told(row):
+            console.print(bullet(line))

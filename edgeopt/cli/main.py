@@ -11,6 +11,7 @@ __all__ = ["cli", "main"]
 # name → (module:command, one line for --help). Help needs no import of the command itself.
 COMMANDS = {
     "compile": ("edgeopt.cli.compile:compile_", "Take a trained model to a measured bundle for a target."),
+    "build": ("edgeopt.cli.build:build", "Build a bundle's engine on its device, and measure it there."),
     "inspect": ("edgeopt.cli.bundle:inspect", "Show what a bundle holds and what it costs."),
     "verify": ("edgeopt.cli.bundle:verify", "Check a bundle's hashes and re-run its reference inputs."),
     "bench": ("edgeopt.cli.bench:bench", "Measure a bundle's latency, throughput and memory again."),

@@ -24,7 +24,7 @@ from edgeopt.pipeline.engines import build_engine
 from edgeopt.pipeline.ladder import climb
 from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
 from edgeopt.pipeline.mixed import resolve_mixed
-from edgeopt.pipeline.on_device import host_of, is_remote, judged_for
+from edgeopt.pipeline.on_device import demand_runtimes, host_of, is_remote, judged_for
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
 from edgeopt.pipeline.prune_search import resolve_pruning
@@ -171,6 +171,7 @@ def _plan(options: CompileOptions, device: Device) -> Plan:
     recipe = load_recipe(name, options.overrides)
     is_onnx = isinstance(options.model, Path) and sniff(options.model) == "onnx"
     measured_here, reason = judged_for(target, device)
+    demand_runtimes(device, target)
     if recipe.ladder:
         rungs = rungs_of(recipe, target, overrides=options.overrides, has_data=has_data, is_onnx=is_onnx)
         return make_ladder_plan(

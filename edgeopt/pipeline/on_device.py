@@ -19,7 +19,7 @@ from edgeopt.targets.host import Host, detect_host, stands_for
 from edgeopt.targets.load import read_target
 from edgeopt.targets.schema import Target
 
-__all__ = ["demand_runtime", "host_of", "is_remote", "judged_for", "run_there", "told_of_resuming"]
+__all__ = ["demand_runtime", "demand_runtimes", "host_of", "is_remote", "judged_for", "run_there", "told_of_resuming"]
 
 
 def is_remote(device: Device) -> bool:
@@ -65,10 +65,19 @@ def judged_for(target: Target, device: Device) -> tuple[bool, str]:
             got=f"{device.name}: {reason}",
             fix="Compile for a target that the device fits (--target local describes it), or leave --device out.",
         )
-    for rules in target.runtimes:
-        demand = getattr(device, "demand")  # noqa: B009 - of remote devices only
-        demand(rules.name, rules.versions)
     return True, reason
+
+
+def demand_runtimes(device: Device, target: Target) -> None:
+    """``demand_runtime``, for all that a target compares.
+
+    Raises:
+        DeviceError: One is not there, or in another version.
+    """
+    demand = getattr(device, "demand", None)
+    if demand is not None:
+        for rules in target.runtimes:
+            demand(rules.name, rules.versions)
 
 
 def run_there(device: Device, engine: Engine, arrays: Arrays, threads: int | None) -> dict[str, np.ndarray]:
@@ -88,7 +97,7 @@ def run_there(device: Device, engine: Engine, arrays: Arrays, threads: int | Non
         session.request(
             "load", runtime=engine.runtime, entry=session.entry, options=dict(engine.options), threads=threads
         )
-        size = batch if isinstance(batch, int) else len(next(iter(arrays.values())))
+        size = batch if isinstance(batch, int) else 1  # every profile of a dynamic engine takes one
         session.request("infer", inputs=session.put(given), outputs=taken.name, batch=size)
         session.get(taken.name, taken)
         with np.load(taken, allow_pickle=False) as outputs:

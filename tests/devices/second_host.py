@@ -40,9 +40,15 @@ class SecondHost:
 
     def __init__(self, folder: Path, number: int = 0):
         self.folder, self.number = folder, number
-        self.namespace = f"edgeopt-ns{number}-{os.getpid()}"
-        self.ours, self.theirs = f"edgeopt{number}a", f"edgeopt{number}b"
-        self.address, self.gateway = f"10.213.{77 + number}.2", f"10.213.{77 + number}.1"
+        # Two test processes may each have second hosts at a time.
+        mine = os.getpid()
+        self.namespace = f"edgeopt-ns{number}-{mine}"
+        self.ours, self.theirs = (
+            f"edgeopt{mine % 100_000}{'acegi'[number]}",
+            f"edgeopt{mine % 100_000}{'bdfhj'[number]}",
+        )
+        network = f"10.213.{(5 * mine + number) % 250}"
+        self.address, self.gateway = f"{network}.2", f"{network}.1"
         self.port = 2222
         self.home, self.tmp = folder / "device-home", folder / "device-tmp"
         self.small = folder / "small"

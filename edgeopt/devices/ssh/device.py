@@ -16,6 +16,7 @@ from edgeopt.devices.ssh.address import Address, parse_address
 from edgeopt.devices.ssh.depot import Depot
 from edgeopt.devices.ssh.link import Link
 from edgeopt.devices.ssh.session import SshSession
+from edgeopt.devices.ssh.work import Work
 from edgeopt.targets.host import Host
 
 __all__ = ["SshDevice"]
@@ -165,6 +166,10 @@ class SshDevice:
         self.demand(engine.runtime, module=str(engine.options.get("module", "")))
         entry = f"{self.depot.engine(engine)}/{engine.entry}"
         return self._session(entry, f"{engine.runtime} engine {engine.entry} on {self.address.label}", threads)
+
+    def work(self, name: str) -> Work:
+        """A folder there to run a program in."""
+        return Work(self.depot, f"{name}-{next(self._numbers)}")
 
     def close(self) -> None:
         """Remove everything from the device, and end the connection."""
