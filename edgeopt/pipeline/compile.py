@@ -17,6 +17,7 @@ from edgeopt.devices.base import Device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.devices.registry import opened
 from edgeopt.model.sniff import sniff
+from edgeopt.pipeline.build_there import build_bundle
 from edgeopt.pipeline.cache import StageCache
 from edgeopt.pipeline.candidates import judge_candidates
 from edgeopt.pipeline.context import RunContext
@@ -108,18 +109,25 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
 def compile_model(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Bundle:
     """``compile``, with its arguments in one value."""
     with prepared(options, progress) as run:
-        data, context, plan = run.data, run.context, run.plan
-        samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
-        if plan.rungs:
-            return climb(run, samples)
-        plan = resolve_pruning(run, plan, samples)
-        stages = run.stages(plan, samples)
-        plan = resolve_mixed(run.at(stages[-1]), plan, samples)
-        graphs = make_graphs(run, plan, samples, stages)
-        built = [build_engine(context, plan, planned, graphs[planned.graph]) for planned in plan.candidates]
-        judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
-        model = run.loaded.model
-        return ship(context, options, plan, model=model, data=data, judged=judged, samples=samples, stages=stages)
+        bundle = _shipped(run)
+        if is_remote(run.device) and bundle.engine.status == "not_built":
+            return build_bundle(bundle.directory, device=run.device, progress=progress)
+        return bundle
+
+
+def _shipped(run: Run) -> Bundle:
+    data, context, plan, options = run.data, run.context, run.plan, run.options
+    samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
+    if plan.rungs:
+        return climb(run, samples)
+    plan = resolve_pruning(run, plan, samples)
+    stages = run.stages(plan, samples)
+    plan = resolve_mixed(run.at(stages[-1]), plan, samples)
+    graphs = make_graphs(run, plan, samples, stages)
+    built = [build_engine(context, plan, planned, graphs[planned.graph]) for planned in plan.candidates]
+    judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
+    model = run.loaded.model
+    return ship(context, options, plan, model=model, data=data, judged=judged, samples=samples, stages=stages)
 
 
 def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:

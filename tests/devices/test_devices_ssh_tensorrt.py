@@ -61,8 +61,8 @@ def python(tmp_path):
 
 
 @pytest.fixture
-def bundle(tmp_path, capsys):
-    """Of a model that doubles, as the stand-in's engine does; its plan is still to be built."""
+def words(tmp_path):
+    """What compiles a model that doubles, as the stand-in's engine does."""
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "two"], ["y"])],
         "double",
@@ -77,7 +77,13 @@ def bundle(tmp_path, capsys):
     data = np.random.default_rng(0).normal(size=(90, 3)).astype("float32")
     np.savez(tmp_path / "data.npz", x=data, y=np.arange(90) % 3)
     words = ["compile", tmp_path / "double.onnx", "-t", tmp_path / "gpu-box.yaml", "-d", tmp_path / "data.npz"]
-    code = run(cli, [str(word) for word in (*words, "-r", "fp32", "-o", tmp_path / "bundle", "--json")])
+    return [str(word) for word in (*words, "-r", "fp32", "-o", tmp_path / "bundle", "--json")]
+
+
+@pytest.fixture
+def bundle(words, tmp_path, capsys):
+    """Compiled here; its plan is still to be built."""
+    code = run(cli, words)
     out, said = capsys.readouterr()
     assert code == 0, said + out
     return tmp_path / "bundle"
@@ -114,6 +120,20 @@ def test_the_engine_is_built_there_brought_back_and_measured_there(host, bundle,
     assert build(capsys, bundle, host.url(python=python()))[0] == 1
     assert run(cli, ["verify", str(bundle), "--device", host.url(python=python()), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == "compared"
+
+
+def test_compile_with_the_device_builds_and_measures_there_too(host, words, tmp_path, python, capsys):
+    code = run(cli, [*words, "--device", host.url(python=python())])
+    out, said = capsys.readouterr()
+    assert code == 0, said + out
+    shipped = next(c for c in json.loads(out)["candidates"] if c["shipped"])
+    assert (shipped["status"], shipped["runtime_version"]) == ("measured", VERSION)
+    # The accuracy is the portable graph's, on this machine, and says so.
+    accuracy = next(m for m in shipped["measurements"] if m["name"] == "accuracy_top1_pct")
+    assert accuracy["device"] == LocalDevice().name
+    assert "portable graph" in accuracy["conditions"]["runtime"]
+    assert verify_files(load_bundle(tmp_path / "bundle")) == []
+    assert host.left() == []
 
 
 @pytest.mark.parametrize(
