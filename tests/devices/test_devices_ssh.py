@@ -251,6 +251,22 @@ class TestWhoTheDeviceIs:
         finally:
             device.close()
 
+    def test_a_jump_host_of_the_ssh_configuration_is_gone_through(self, host, tmp_path, monkeypatch):
+        (tmp_path / ".ssh").mkdir()
+        (tmp_path / ".ssh" / "known_hosts").write_text(host.known_hosts.read_text())
+        (tmp_path / ".ssh" / "config").write_text(
+            f"Host *\n  User root\n  Port {host.port}\n  IdentityFile {host.client_home}/.ssh/id_ed25519\n"
+            f"Host jump\n  HostName {host.address}\nHost inner\n  HostName {host.address}\n  ProxyJump jump\n"
+        )
+        monkeypatch.setenv("HOME", str(tmp_path))
+        device = SshDevice(f"ssh://inner?python={sys.executable}")
+        try:
+            assert device.name.startswith("inner: ")
+            there = device.depot.link.run("echo $SSH_CONNECTION")[1].split()
+            assert there[0] == there[2] == host.address.encode()  # it came from the jump host
+        finally:
+            device.close()
+
     def test_the_configuration_cannot_turn_the_check_off(self, host, tmp_path, monkeypatch):
         (tmp_path / ".ssh").mkdir()
         (tmp_path / ".ssh" / "config").write_text(
@@ -260,6 +276,41 @@ class TestWhoTheDeviceIs:
         monkeypatch.setenv("HOME", str(tmp_path))
         with pytest.raises(DeviceError, match="is not known"):
             SshDevice(host.url()).info()
+
+
+def test_uploads_are_told_of_and_a_listener_that_stops_the_run_stops_no_connection(host, engine):
+    (engine.directory / "weights.bin").write_bytes(os.urandom(3 << 20))
+    told = []
+
+    def listen(progress):
+        told.append(progress)
+        raise KeyboardInterrupt
+
+    device = SshDevice(host.url(), progress=listen)
+    with device.open(engine) as session:
+        load(session, engine)
+    device.close()
+    assert told[-1].done == told[-1].total > 3 << 20
+    assert told[-1].stage == f"send model.onnx to {host.address}"
+    assert host.left() == []
+
+
+def test_content_that_changes_on_the_way_is_found(device, tmp_path, monkeypatch):
+    from edgeopt.devices.ssh import depot
+
+    file = tmp_path / "x.bin"
+    file.write_bytes(b"what is sent")
+    monkeypatch.setattr(depot, "hash_file", lambda path: "0" * 64)
+    with pytest.raises(DeviceError, match=r"is not what was sent \(sha256\)"):
+        device.depot.send({"x.bin": file}, device.depot.directory(), "send x")
+
+
+def test_without_the_library_it_says_how_to_get_it(monkeypatch):
+    from edgeopt.devices.ssh import link
+
+    monkeypatch.setattr(link.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match=r"pip install 'edgeopt\[ssh\]'"):
+        SshDevice("ssh://board").info()
 
 
 class TestBadDevices:

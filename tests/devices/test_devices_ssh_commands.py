@@ -21,7 +21,7 @@ from edgeopt.cli.main import cli
 from edgeopt.devices.local import LocalDevice
 
 REASON = why_not()
-pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+pytestmark = [pytest.mark.skipif(bool(REASON), reason=REASON), pytest.mark.long]
 
 
 def on_device(capsys, *words):

@@ -24,6 +24,7 @@ import stand_in_tensorrt
 
 REASON = why_not()
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(bool(REASON), reason=REASON),
     pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc for the stand-in of the CUDA runtime"),
     pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="the real TensorRT is here"),

@@ -282,8 +282,10 @@ class Depot:
         return f"{lines[-2].rstrip('/')}/{lines[-1]}"
 
     def _tell(self, stage: str, done: int, total: int) -> None:
+        """Called in the connection's thread: a listener that stops the run (Ctrl-C) must not stop that thread."""
         if total >= _SHOWN_BYTES:
-            self.progress(Progress(stage=f"{stage} to {self.link.address.label}", done=done, total=total))
+            with contextlib.suppress(KeyboardInterrupt):
+                self.progress(Progress(stage=f"{stage} to {self.link.address.label}", done=done, total=total))
 
 
 @cache

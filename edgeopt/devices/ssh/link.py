@@ -97,7 +97,7 @@ class Link:
                 except (DeviceError, LineLost) as error:
                     self._drop()
                     left = self.patience_s - (time.monotonic() - started)
-                    if left <= 0 or _is_final(error):
+                    if left <= 0 or self._ended or _is_final(error):
                         raise DeviceError(
                             f"The line to {self.address.text} was lost and did not come back within "
                             f"{self.patience_s:g} s: {error}",
@@ -136,9 +136,9 @@ class Link:
             self._drop()
 
     def end(self) -> None:
-        """End the connection for good."""
+        """End the connection for good; whoever waits for the line to come back gives up at the next try."""
+        self._ended = True
         with self._lock:
-            self._ended = True
             self._drop()
 
     def _drop(self) -> None:
@@ -287,7 +287,12 @@ async def _process(connection: asyncssh.SSHClientConnection, command: str) -> as
     except Exception as error:
         if _is_loss(error):
             raise LineLost from error
-        raise DeviceError("The device runs no command for this user.", got=error) from error
+        raise DeviceError(
+            "The device runs no further command.",
+            got=error,
+            fix="Each engine needs a channel of its own: raise MaxSessions in the device's sshd_config (10 by default), "
+            "or measure fewer at once.",
+        ) from error
 
 
 def _is_loss(error: Exception) -> bool:
