@@ -12,7 +12,7 @@ from edgeopt.backends.registry import BACKENDS
 from edgeopt.bundle.layout import ENGINE, RECIPE, TARGET, read_reference
 from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.core.engine import Engine
-from edgeopt.core.errors import BundleError
+from edgeopt.core.errors import BundleError, DeviceError
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.core.spec import TensorSpec
@@ -20,7 +20,7 @@ from edgeopt.data.contract import Split
 from edgeopt.data.load import load_data
 from edgeopt.devices.base import Device
 from edgeopt.devices.registry import opened
-from edgeopt.pipeline.on_device import demand_runtime, told_of_resuming
+from edgeopt.pipeline.on_device import demand_runtime, is_remote, told_of_resuming
 from edgeopt.recipes.load import load_recipe
 from edgeopt.targets.load import find_target
 from edgeopt.targets.schema import RuntimeRules
@@ -46,6 +46,7 @@ def bench_bundle(
 
     Raises:
         BundleError: The bundle's engine is not built, or it holds no reference inputs to run on.
+        DeviceError: Another machine cannot be reached, cannot run the engine, or was lost for good.
     """
     from edgeopt.measure.latency import measure_latency
 
@@ -63,6 +64,8 @@ def bench_bundle(
         figures = measure_latency(
             where, {name: bundle.engine}, sample=reference[0], config=config, batch=batch, progress=progress
         )
+        if figures[name].failed and is_remote(where):
+            raise DeviceError(figures[name].failed)
         return tuple(told_of_resuming(where, figures[name].measurements))
 
 

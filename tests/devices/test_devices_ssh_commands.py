@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,8 +108,25 @@ def test_a_line_cut_in_mid_run_is_told_of_in_the_conditions(host, bundle, capsys
     assert host.left() == []
 
 
-def quick_link(link, host):
-    """A link that notices soon, and whose line is cut for four seconds at the third block of timings."""
+def test_a_line_that_stays_down_in_mid_run_is_one_clear_error(host, bundle, capsys, monkeypatch):
+    from edgeopt.devices.ssh import device as module
+
+    monkeypatch.setattr(module, "Link", quick_link(module.Link, host, back_s=None))
+    try:
+        code, out, said = on_device(capsys, "bench", bundle, "--samples", 100, "--device", host.url())
+    finally:
+        host.mend()
+        host.halt()  # sshd does not know yet that its client is gone
+        host.serve()
+    assert (code, out) == (1, "")
+    assert said.count("Error: ") == 1
+    assert "was lost and did not come back within 3 s" in said
+    for name in host.left():
+        shutil.rmtree(host.tmp / name)
+
+
+def quick_link(link, host, back_s=4):
+    """A link that notices soon, and whose line is cut, for four seconds or for good, at the third block of timings."""
     import threading
 
     from edgeopt.devices.ssh.link import Channel
@@ -121,11 +139,14 @@ def quick_link(link, host):
             timed.append(line)
             if len(timed) == 3:
                 host.cut()
-                threading.Timer(4, host.mend).start()
+                if back_s:
+                    threading.Timer(back_s, host.mend).start()
         return exchange(self, line, timeout_s)
 
     def make(*arguments, **options):
-        made = link(*arguments, **options | {"keepalive_s": 0.5, "connect_timeout_s": 3})
+        made = link(
+            *arguments, **options | {"keepalive_s": 0.5, "connect_timeout_s": 3, "patience_s": 20 if back_s else 3}
+        )
         made.start = lambda command: _cutting(link.start(made, command))
         return made
 
@@ -216,8 +237,6 @@ class TestFleet:
 
 
 def test_the_bundles_own_target_says_which_versions_will_do(host, bundle, capsys, tmp_path):
-    import shutil
-
     changed = tmp_path / "bundle"
     shutil.copytree(bundle, changed)
     text = (changed / "target.yaml").read_text()
