@@ -45,6 +45,7 @@ RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 HOMES = {
     "torch": ("model/", "compress/", "graph/export", "data/"),
     "torchao": ("model/", "compress/", "graph/export"),
+    "asyncssh": ("devices/",),
     "click": ("cli/",),
     "rich": ("cli/", "report/terminal", "report/inspect"),  # the terminal's renderers
 } | dict.fromkeys(RUNTIMES, ("backends/", "agent/runners/"))
@@ -59,6 +60,7 @@ HEAVY = {
     "scipy",
     "matplotlib",
     "PIL",
+    "asyncssh",
     *RUNTIMES,
 }
 

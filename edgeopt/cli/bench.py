@@ -3,17 +3,26 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from edgeopt.cli.device_options import chosen_device, device_options
 from edgeopt.cli.progress import progress_bars
 from edgeopt.cli.quantities import duration_s, share
 from edgeopt.core.errors import EdgeOptError
+from edgeopt.core.events import ProgressListener
 from edgeopt.core.measurement import Measurement
 from edgeopt.pipeline.remeasure import bench_bundle, evaluate_bundle
 from edgeopt.recipes.settings import Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from edgeopt.devices.base import Device
 
 __all__ = ["bench", "eval_"]
 
@@ -49,7 +58,7 @@ _SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", 
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Of a soak: FILE.svg or FILE.html."
 )
-@click.option("--device", default="local", show_default=True, help="Where to measure.")
+@device_options(fleets=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def bench(  # one parameter per option
     bundle: Path,
@@ -63,35 +72,59 @@ def bench(  # one parameter per option
     soak: str | None,
     output: Path | None,
     device: str,
+    devices_file: Path | None,
     *,
+    accept_new_host_key: bool,
     as_json: bool,
 ) -> int:
     """Measure BUNDLE's latency, throughput, cold start and memory again, in a fresh process."""
-    if output is not None and (soak is None or output.suffix not in (".svg", ".html")):
-        raise EdgeOptError("Only a soak is drawn, as SVG or HTML.", got=str(output), fix="--soak 30m -o soak.html")
-    if qps is not None and p99_ms is not None:
-        raise EdgeOptError("A rate is either given or searched.", got="--qps and --p99", fix="Leave one of them out.")
+    _check_output(output, soak=soak)
+    fleet = device.startswith("fleet:")
+
+    def chosen(progress: ProgressListener) -> "AbstractContextManager[Device]":
+        return chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file)
+
     if soak is not None:
         beside = [qps, p99_ms, precision, samples, *scenarios, *batches]
-        if any(value is not None for value in beside):
-            raise EdgeOptError("A soak is a measurement of its own.", fix="With --soak, give --threads and -o alone.")
-        return _soak(bundle, duration_s(soak), device=device, threads=threads, output=output, as_json=as_json)
-    chosen = _SCENARIOS if "all" in scenarios else tuple(s for s in _SCENARIOS if s in scenarios)
-    if (qps is not None or p99_ms is not None) and "server" not in chosen:
-        chosen = (*chosen, "server")
-    with progress_bars(quiet=as_json) as progress:
-        measured = bench_bundle(
+        if fleet or any(value is not None for value in beside):
+            raise EdgeOptError(
+                "A soak is a measurement of its own, of one device.",
+                fix="With --soak, give --threads, --device and -o alone.",
+            )
+        return _soak(bundle, duration_s(soak), chosen, threads=threads, output=output, as_json=as_json)
+    asked = _asked(scenarios, qps=qps, p99_ms=p99_ms)
+
+    def work(where: "Device", progress: ProgressListener) -> tuple[Measurement, ...]:
+        return bench_bundle(
             bundle,
-            device=device,
+            device=where,
             batches=tuple(batches),
             threads=threads,
             samples=samples,
-            scenarios=chosen,
+            scenarios=asked,
             qps=qps,
             p99_ms=p99_ms,
             precision=None if precision is None else share(precision),
             progress=progress,
         )
+
+    with progress_bars(quiet=as_json) as progress:
+        if fleet:
+            from edgeopt.cli.fleet import on_each, show_fleet
+            from edgeopt.devices.fleet import members
+
+            rows = on_each(
+                members(device, devices_file),
+                work,
+                accept_new_host_key=accept_new_host_key,
+                devices_file=devices_file,
+                progress=progress,
+            )
+        else:
+            with chosen(progress) as where:
+                measured = work(where, progress)
+    if fleet:
+        return show_fleet(rows, as_json=as_json)
     _show(measured, as_json=as_json)
     if any(row.conditions.get("warmup_converged") is False for row in measured):
         click.echo("Warning: the latency was not steady yet when the warm-up ended.", err=True)
@@ -102,12 +135,34 @@ def bench(  # one parameter per option
     return 0
 
 
-def _soak(bundle: Path, seconds: float, *, device: str, threads: int | None, output: Path | None, as_json: bool) -> int:
+def _check_output(output: Path | None, *, soak: str | None) -> None:
+    if output is not None and (soak is None or output.suffix not in (".svg", ".html")):
+        raise EdgeOptError("Only a soak is drawn, as SVG or HTML.", got=str(output), fix="--soak 30m -o soak.html")
+
+
+def _asked(scenarios: Sequence[str], *, qps: float | None, p99_ms: float | None) -> tuple[Scenario, ...]:
+    """The scenarios in their order; a rate or a bound asks for the server's."""
+    if qps is not None and p99_ms is not None:
+        raise EdgeOptError("A rate is either given or searched.", got="--qps and --p99", fix="Leave one of them out.")
+    wanted = set(_SCENARIOS if "all" in scenarios else scenarios)
+    wanted |= {"server"} if qps is not None or p99_ms is not None else set()
+    return tuple(scenario for scenario in _SCENARIOS if scenario in wanted)
+
+
+def _soak(
+    bundle: Path,
+    seconds: float,
+    chosen: "Callable[[ProgressListener], AbstractContextManager[Device]]",
+    *,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> int:
     from edgeopt.pipeline.remeasure import soak_bundle
     from edgeopt.report.soak import page, soak_json
 
-    with progress_bars(quiet=as_json) as progress:
-        found = soak_bundle(bundle, seconds=seconds, device=device, threads=threads, progress=progress)
+    with progress_bars(quiet=as_json) as progress, chosen(progress) as where:
+        found = soak_bundle(bundle, seconds=seconds, device=where, threads=threads, progress=progress)
     if output is not None:
         output.write_text(page(found, bundle.name, html=output.suffix == ".html"), encoding="utf-8")
     if as_json:
@@ -127,13 +182,26 @@ def _soak(bundle: Path, seconds: float, *, device: str, threads: int | None, out
 @click.option(
     "--reference", type=click.Path(path_type=Path), help="A bundle (or ONNX file) in FP32, for the paired drop."
 )
-@click.option("--device", default="local", show_default=True, help="Where to run.")
+@device_options()
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the splits.")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
-def eval_(bundle: Path, data: str, reference: Path | None, device: str, seed: int, *, as_json: bool) -> None:
+def eval_(
+    bundle: Path,
+    data: str,
+    reference: Path | None,
+    device: str,
+    devices_file: Path | None,
+    seed: int,
+    *,
+    accept_new_host_key: bool,
+    as_json: bool,
+) -> None:
     """Measure BUNDLE's accuracy again, on data of yours."""
-    with progress_bars(quiet=as_json) as progress:
-        measured = evaluate_bundle(bundle, data=data, reference=reference, device=device, seed=seed, progress=progress)
+    with (
+        progress_bars(quiet=as_json) as progress,
+        chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file) as where,
+    ):
+        measured = evaluate_bundle(bundle, data=data, reference=reference, device=where, seed=seed, progress=progress)
     _show(measured, as_json=as_json)
 
 

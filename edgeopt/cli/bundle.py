@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from edgeopt.cli.device_options import chosen_device, device_options
+from edgeopt.core.events import ignore_progress
+
 if TYPE_CHECKING:
     from edgeopt.pipeline.verify import VerifyResult
 
@@ -34,12 +37,19 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
 
 @click.command(epilog="Example: edgeopt verify dist/model-local")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@device_options()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(bundle: Path, *, as_json: bool) -> int:
+def verify(bundle: Path, device: str, devices_file: Path | None, *, accept_new_host_key: bool, as_json: bool) -> int:
     """Check every hash of BUNDLE and re-run its reference inputs; exit 1 if anything differs."""
     from edgeopt.pipeline.verify import verify_bundle
 
-    result = verify_bundle(bundle)
+    if device == "local":
+        result = verify_bundle(bundle)
+    else:
+        with chosen_device(
+            device, ignore_progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file
+        ) as where:
+            result = verify_bundle(bundle, device=where)
     if as_json:
         click.echo(_json(result))
     else:

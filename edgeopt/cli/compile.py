@@ -1,5 +1,6 @@
 """``edgeopt compile``: the whole story."""
 
+import dataclasses
 import logging
 import shlex
 import sys
@@ -10,6 +11,7 @@ import click
 from rich.console import Console
 
 from edgeopt.bundle.layout import report_json
+from edgeopt.cli.device_options import chosen_device, device_options
 from edgeopt.cli.groups import GroupedCommand
 from edgeopt.cli.plan import show_plan
 from edgeopt.cli.progress import progress_bars
@@ -34,6 +36,7 @@ class _CompileCommand(GroupedCommand):
     groups = (
         ("What and where to", ("target", "data", "recipe", "overrides", "objective", "output")),
         ("How the model is loaded", ("inputs", "factory", "factory_args", "trust_model")),
+        ("Which machine measures", ("device", "accept_new_host_key", "devices_file")),
         ("How it is run", ("dry", "max_minutes", "require_engine", "seed", "no_cache", "as_json", "verbose", "help")),
     )
 
@@ -88,6 +91,7 @@ class _CompileCommand(GroupedCommand):
     type=click.FloatRange(min=0, min_open=True),
     help="When this is over, ship the best so far; training ends early. The first rung is always tried.",
 )
+@device_options()
 @click.option("--require-engine", is_flag=True, help="Exit 4 if the engine can only be built on the device.")
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of every random choice.")
 @click.option("--no-cache", is_flag=True, help="Make every stage anew, and keep nothing.")
@@ -106,9 +110,12 @@ def compile_(  # one parameter per option
     factory_args: Sequence[str],
     objective: str | None,
     max_minutes: float | None,
+    device: str,
+    devices_file: Path | None,
     seed: int,
     verbose: int,
     *,
+    accept_new_host_key: bool,
     trust_model: bool,
     require_engine: bool,
     no_cache: bool,
@@ -137,7 +144,11 @@ def compile_(  # one parameter per option
         use_cache=not no_cache,
         command=shlex.join(["edgeopt", *sys.argv[1:]]),
     )
-    with progress_bars(quiet=as_json) as progress:
+    with (
+        progress_bars(quiet=as_json) as progress,
+        chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file) as where,
+    ):
+        options = dataclasses.replace(options, device=where)
         if dry:
             plan = dry_run(options, progress)
         else:

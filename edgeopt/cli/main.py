@@ -11,6 +11,7 @@ __all__ = ["cli", "main"]
 # name → (module:command, one line for --help). Help needs no import of the command itself.
 COMMANDS = {
     "compile": ("edgeopt.cli.compile:compile_", "Take a trained model to a measured bundle for a target."),
+    "build": ("edgeopt.cli.build:build", "Build a bundle's engine on its device, and measure it there."),
     "inspect": ("edgeopt.cli.bundle:inspect", "Show what a bundle holds and what it costs."),
     "verify": ("edgeopt.cli.bundle:verify", "Check a bundle's hashes and re-run its reference inputs."),
     "bench": ("edgeopt.cli.bench:bench", "Measure a bundle's latency, throughput and memory again."),
@@ -21,6 +22,7 @@ COMMANDS = {
     "diff": ("edgeopt.cli.diff:diff", "Show what changed between two bundles."),
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
+    "devices": ("edgeopt.cli.devices:devices", "List the devices of devices.toml, or ask each what it is."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
@@ -146,12 +146,16 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that a mapping at ``location`` may have."""
     here: dict[str | None, type[BaseModel]] = {None: model}
+    in_mapping = False
     for part in location:
-        if part in here:  # the tag of a union's member
+        if in_mapping:  # a name of the user's own
+            in_mapping = False
+        elif part in here:  # the tag of a union's member
             here = {None: here[str(part)]}
         elif isinstance(part, str):
             field = next(m.model_fields[part] for m in here.values() if part in m.model_fields)
             here = dict(_models_in(field.annotation, None)) | dict(_models_in_metadata(field.metadata))
+            in_mapping = get_origin(field.annotation) is dict
     return sorted({name for member in here.values() for name in member.model_fields})
 
 

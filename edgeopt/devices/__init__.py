@@ -1,5 +1,5 @@
 """Where engines run."""
 
-from edgeopt.devices.registry import DEVICES, open_device
+from edgeopt.devices.registry import DEVICES, open_device, opened
 
-__all__ = ["DEVICES", "open_device"]
+__all__ = ["DEVICES", "open_device", "opened"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeopt.core.errors import DeviceError, nearest_first
+from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.registry import Registry
 
 if TYPE_CHECKING:  # a list of names must not cost an import of pydantic
     from edgeopt.devices.base import Device
 
-__all__ = ["DEVICES", "open_device"]
+__all__ = ["DEVICES", "open_device", "opened"]
 
 DEVICES: Registry[Callable[[], Device]] = Registry(
     "device", {"local": "edgeopt.devices.local:LocalDevice"}, "edgeopt.devices"
@@ -19,22 +21,51 @@ DEVICES: Registry[Callable[[], Device]] = Registry(
 """Device name → its class, imported on use."""
 
 
-def open_device(spec: str) -> Device:
+def open_device(
+    spec: str,
+    *,
+    accept_new_host_key: bool = False,
+    devices_file: Path | None = None,
+    progress: ProgressListener = ignore_progress,
+) -> Device:
     """The device that ``spec`` names.
 
     Args:
-        spec: ``local``: this machine.
+        spec: ``local`` (this machine), ``ssh://[user@]host[:port][?python=…]``, or a name of ``devices.toml``.
+        accept_new_host_key: Take the key of a device that is not in known_hosts yet, and add it.
+        devices_file: Instead of ``devices.toml`` here or in the user's config folder.
+        progress: Told of uploads.
 
     Raises:
-        DeviceError: The name is unknown, or of a kind that is not there yet.
+        DeviceError: The name is unknown, or the address malformed.
     """
-    if spec.startswith("ssh://"):
-        raise DeviceError(
-            "Devices over SSH are not there yet.",
-            got=spec,
-            fix="Copy the bundle to the device and run `edgeopt bench` there with the device `local`.",
-        )
-    if spec not in DEVICES:
-        known = ", ".join(nearest_first(spec, DEVICES))
-        raise DeviceError("There is no device of that name.", got=repr(spec), fix=f"Known: {known}.")
-    return DEVICES[spec]()
+    if spec in DEVICES:
+        return DEVICES[spec]()
+    from edgeopt.devices.fleet import find_address  # noqa: PLC0415
+    from edgeopt.devices.ssh.device import SshDevice  # noqa: PLC0415
+
+    return SshDevice(find_address(spec, devices_file), accept_new_host_key=accept_new_host_key, progress=progress)
+
+
+@contextmanager
+def opened(
+    spec: str | Device,
+    *,
+    accept_new_host_key: bool = False,
+    devices_file: Path | None = None,
+    progress: ProgressListener = ignore_progress,
+) -> Iterator[Device]:
+    """``open_device``, with everything that was sent to the device removed at the end.
+
+    A device that is open already is whoever's who opened it, and stays open.
+    """
+    if not isinstance(spec, str):
+        yield spec
+        return
+    device = open_device(spec, accept_new_host_key=accept_new_host_key, devices_file=devices_file, progress=progress)
+    try:
+        yield device
+    finally:
+        close = getattr(device, "close", None)
+        if close is not None:
+            close()

@@ -22,7 +22,7 @@ from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.events import Event, Progress, ProgressListener, ignore_progress
 from edgeopt.data.contract import Dataset, Split
 from edgeopt.data.load import check_data
-from edgeopt.devices.registry import open_device
+from edgeopt.devices.local import LocalDevice
 from edgeopt.model.store import load_program
 from edgeopt.model.trained import TrainedModel
 from edgeopt.pipeline import records
@@ -76,9 +76,7 @@ def analyze_model(
     if options.data is not None:
         check_data(options.data)
     with closing(StageCache(enabled=options.use_cache)) as cache:
-        context = RunContext(
-            cache=cache, host=open_device(options.device).info().name, seed=options.seed, listener=progress
-        )
+        context = RunContext(cache=cache, host=LocalDevice().info().name, seed=options.seed, listener=progress)
         loaded = read_model(context, options)
         if loaded.model.onnx_path is not None:
             if sizes:

@@ -17,10 +17,12 @@ from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
+from edgeopt.devices.local import LocalDevice
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import Built, build_engine, build_witness
 from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
+from edgeopt.pipeline.on_device import is_remote
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
 from edgeopt.targets.schema import is_quantized
@@ -62,12 +64,17 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    """Where every candidate is tried: one device, one plan, the same samples."""
+    """Where every candidate is tried: one device, one plan, the same samples.
+
+    What stands in for an engine, or is compared with it, runs ``beside``: on this machine.
+    """
 
     context: RunContext
     plan: Plan
     device: Device
     info: DeviceInfo
+    beside: Device
+    beside_info: DeviceInfo
     samples: ParityInputs
     data: Dataset | None
 
@@ -101,7 +108,18 @@ def judge_candidates(
     data: Dataset | None,
 ) -> Judged:
     """Run every engine on real samples; compare, evaluate, and time those that may stand for the target."""
-    bench = _Bench(context=context, plan=plan, device=device, info=device.info(), samples=samples, data=data)
+    beside = LocalDevice() if is_remote(device) else device
+    info = device.info()
+    bench = _Bench(
+        context=context,
+        plan=plan,
+        device=device,
+        info=info,
+        beside=beside,
+        beside_info=info if beside is device else beside.info(),
+        samples=samples,
+        data=data,
+    )
     trials = [_settle(bench, one) for one in built]
     for trial in trials:
         _hold_against_others(bench, trial, trials)
@@ -242,10 +260,11 @@ def _second_opinion(
 def _collect(bench: _Bench, trial: _Trial, split: Split, label: str) -> tuple[np.ndarray, ...]:
     if trial.engine is None:
         raise DeviceError("There is no engine to run.", got=trial.built.planned.id)
+    own = trial.engine is trial.built.engine
     outputs = collect(
         bench.context,
-        bench.device,
-        bench.info,
+        bench.device if own else bench.beside,
+        bench.info if own else bench.beside_info,
         trial.engine,
         key=trial.key,
         split=split,
@@ -360,7 +379,8 @@ def _judged(
         names = (("accuracy_top1_pct", "%"), ("drop_pp", "pp"), ("agreement_pct", "%"), ("output_sqnr_db", "dB"))
         return Evaluation(measurements=tuple(not_measured(name, unit, reason) for name, unit in names))
     conditions: dict[str, Any] = {"split": "test", "runtime": trial.stand_in or planned.rules.name}
-    return judge_outputs(theirs, mine, bench.data, bench.info.name, conditions, seed=bench.context.seed)
+    where = bench.beside_info if trial.stand_in else bench.info
+    return judge_outputs(theirs, mine, bench.data, where.name, conditions, seed=bench.context.seed)
 
 
 def _speed_figures(

@@ -13,8 +13,11 @@ from edgeopt.bundle.write import check_destination
 from edgeopt.core.events import Event, ProgressListener, ignore_progress
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.load import check_data
-from edgeopt.devices.registry import open_device
+from edgeopt.devices.base import Device
+from edgeopt.devices.local import LocalDevice
+from edgeopt.devices.registry import opened
 from edgeopt.model.sniff import sniff
+from edgeopt.pipeline.build_there import build_bundle
 from edgeopt.pipeline.cache import StageCache
 from edgeopt.pipeline.candidates import judge_candidates
 from edgeopt.pipeline.context import RunContext
@@ -22,6 +25,7 @@ from edgeopt.pipeline.engines import build_engine
 from edgeopt.pipeline.ladder import climb
 from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
 from edgeopt.pipeline.mixed import resolve_mixed
+from edgeopt.pipeline.on_device import demand_runtimes, host_of, is_remote, judged_for
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
 from edgeopt.pipeline.prune_search import resolve_pruning
@@ -32,7 +36,6 @@ from edgeopt.pipeline.ship import ship
 from edgeopt.recipes.check import check, default_recipe_name
 from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import load_recipe
-from edgeopt.targets.host import detect_host, stands_for
 from edgeopt.targets.load import find_target
 
 __all__ = ["compile", "compile_model", "dry_run", "prepared"]
@@ -55,6 +58,7 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
     seed: int = 0,
     max_minutes: float | None = None,
     use_cache: bool = True,
+    device: str | Device = "local",
     progress: ProgressListener = ignore_progress,
 ) -> Bundle:
     """Take a trained model to a bundle for a target.
@@ -72,6 +76,8 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         seed: Of every random choice.
         max_minutes: When this is over, a recipe that tries several yields the best so far, and training ends early.
         use_cache: Reuse the results of earlier runs.
+        device: Where engines are run and measured: ``local``, ``ssh://user@host``, a name of ``devices.toml``. Another
+            machine must be what the target describes.
         progress: Told how far the run is.
 
     Returns:
@@ -95,6 +101,7 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         seed=seed,
         max_minutes=max_minutes,
         use_cache=use_cache,
+        device=device,
     )
     return compile_model(options, progress)
 
@@ -102,18 +109,25 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
 def compile_model(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Bundle:
     """``compile``, with its arguments in one value."""
     with prepared(options, progress) as run:
-        data, context, plan = run.data, run.context, run.plan
-        samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
-        if plan.rungs:
-            return climb(run, samples)
-        plan = resolve_pruning(run, plan, samples)
-        stages = run.stages(plan, samples)
-        plan = resolve_mixed(run.at(stages[-1]), plan, samples)
-        graphs = make_graphs(run, plan, samples, stages)
-        built = [build_engine(context, plan, planned, graphs[planned.graph]) for planned in plan.candidates]
-        judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
-        model = run.loaded.model
-        return ship(context, options, plan, model=model, data=data, judged=judged, samples=samples, stages=stages)
+        bundle = _shipped(run)
+        if is_remote(run.device) and bundle.engine.status == "not_built":
+            return build_bundle(bundle.directory, device=run.device, progress=progress)
+        return bundle
+
+
+def _shipped(run: Run) -> Bundle:
+    data, context, plan, options = run.data, run.context, run.plan, run.options
+    samples = parity_inputs(run.loaded.model, data, plan.recipe.parity.samples, options.seed)
+    if plan.rungs:
+        return climb(run, samples)
+    plan = resolve_pruning(run, plan, samples)
+    stages = run.stages(plan, samples)
+    plan = resolve_mixed(run.at(stages[-1]), plan, samples)
+    graphs = make_graphs(run, plan, samples, stages)
+    built = [build_engine(context, plan, planned, graphs[planned.graph]) for planned in plan.candidates]
+    judged = judge_candidates(context, plan, run.device, built, samples=samples, data=data)
+    model = run.loaded.model
+    return ship(context, options, plan, model=model, data=data, judged=judged, samples=samples, stages=stages)
 
 
 def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:
@@ -125,20 +139,24 @@ def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progres
 @contextmanager
 def prepared(options: CompileOptions, progress: ProgressListener, *, writes: bool = True) -> Iterator[Run]:
     """Check everything that can be checked before work starts; ``writes``: whether the run ends in a bundle."""
+    with opened(options.device, progress=progress) as device:
+        yield from _prepared(options, progress, device, writes=writes)
+
+
+def _prepared(options: CompileOptions, progress: ProgressListener, device: Device, *, writes: bool) -> Iterator[Run]:
     started = time.monotonic()
-    plan = _plan(options)
+    plan = _plan(options, device)
     name = Path(options.model).stem if isinstance(options.model, (str, Path)) else type(options.model).__name__
     if writes:
         check_destination(options.destination(name, plan.target.name))
     if options.data is not None:
         check_data(options.data)
-    device = open_device(options.device)
     cache = StageCache(enabled=options.use_cache)
     try:
         deadline = None if options.max_minutes is None else started + _FOR_STEPS * 60 * options.max_minutes
         context = RunContext(
             cache=cache,
-            host=device.info().name,
+            host=(LocalDevice() if is_remote(device) else device).info().name,  # stages are made here
             seed=options.seed,
             listener=progress,
             deadline=deadline,
@@ -154,13 +172,14 @@ def prepared(options: CompileOptions, progress: ProgressListener, *, writes: boo
         cache.close()
 
 
-def _plan(options: CompileOptions) -> Plan:
-    target = find_target(options.target)
+def _plan(options: CompileOptions, device: Device) -> Plan:
+    target = find_target(options.target, host_of(device))
     has_data = options.data is not None
     name, why = (options.recipe, "") if options.recipe else default_recipe_name(target, has_data)
     recipe = load_recipe(name, options.overrides)
     is_onnx = isinstance(options.model, Path) and sniff(options.model) == "onnx"
-    measured_here, reason = stands_for(target, detect_host())
+    measured_here, reason = judged_for(target, device)
+    demand_runtimes(device, target)
     if recipe.ladder:
         rungs = rungs_of(recipe, target, overrides=options.overrides, has_data=has_data, is_onnx=is_onnx)
         return make_ladder_plan(

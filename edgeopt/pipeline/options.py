@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt.core.spec import TensorSpec
+from edgeopt.devices.base import Device
 
 __all__ = ["CompileOptions"]
 
@@ -30,7 +31,7 @@ class CompileOptions:
         seed: Of every random choice.
         use_cache: Reuse the results of earlier runs, and keep this one's.
         max_minutes: Of the whole run: when it is over, a ladder yields the best so far, and training ends early.
-        device: Where the measured engines run.
+        device: Where the measured engines run: a name or URL, or a device that is open.
         command: What the user typed, for the manifest.
     """
 
@@ -47,7 +48,7 @@ class CompileOptions:
     seed: int = 0
     use_cache: bool = True
     max_minutes: float | None = None
-    device: str = "local"
+    device: str | Device = "local"
     command: str = "edgeopt.compile"
 
     def destination(self, model_name: str, target_name: str) -> Path:

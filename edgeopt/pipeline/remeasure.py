@@ -14,20 +14,22 @@ from edgeopt.backends.registry import BACKENDS
 from edgeopt.bundle.layout import ENGINE, RECIPE, TARGET, read_reference
 from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.core.engine import Engine
-from edgeopt.core.errors import BundleError
+from edgeopt.core.errors import BundleError, DeviceError
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.measurement import Condition, Measurement
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Split
 from edgeopt.data.load import load_data
 from edgeopt.devices.base import Device
-from edgeopt.devices.registry import open_device
+from edgeopt.devices.registry import opened
+from edgeopt.pipeline.on_device import demand_runtime, is_remote, told_of_resuming
 from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Measure, Scenario
 from edgeopt.targets.load import find_target
 from edgeopt.targets.schema import RuntimeRules
 
 if TYPE_CHECKING:
+    from edgeopt.measure.latency import EngineFigures
     from edgeopt.measure.soak import Soak
 
 __all__ = ["bench_bundle", "evaluate_bundle", "soak_bundle"]
@@ -38,7 +40,7 @@ _AGAIN = "the same engine again"
 def bench_bundle(
     path: Path,
     *,
-    device: str = "local",
+    device: str | Device = "local",
     batches: tuple[int, ...] = (),
     threads: int | None = None,
     samples: int | None = None,
@@ -62,9 +64,10 @@ def bench_bundle(
 
     Raises:
         BundleError: The bundle's engine is not built, or it holds no reference inputs to run on.
+        DeviceError: Another machine cannot be reached, cannot run the engine, or was lost for good.
     """
-    from edgeopt.measure.compare import too_noisy, until_precise
-    from edgeopt.measure.latency import measure_latency, paired_ratio
+    from edgeopt.measure.compare import until_precise
+    from edgeopt.measure.latency import measure_latency
     from edgeopt.measure.overhead import harness_overhead
 
     bundle = _built(path)
@@ -78,29 +81,41 @@ def bench_bundle(
         "precision": precision,
     }
     config, sample, batch = _setting(bundle, wanted)
-    where, name = open_device(device), f"{bundle.manifest.runtime}-{bundle.manifest.precision}"
+    name = f"{bundle.manifest.runtime}-{bundle.manifest.precision}"
     engines, more = {name: bundle.engine}, None
     if config.precision is not None:
         engines[_AGAIN] = bundle.engine
         more = until_precise(config.precision, config.precision_limit_s, ((_AGAIN, name),))
-    found = measure_latency(where, engines, sample=sample, config=config, batch=batch, progress=progress, more=more)
-    figures = [*found[name].measurements]
-    figures.append(harness_overhead(where, bundle.engine, sample=sample, config=config, batch=batch))
-    if config.precision is not None:
-        noise = paired_ratio("latency_noise_ratio", found[_AGAIN], found[name])
-        why = too_noisy(noise, noise, config.precision)
-        if noise.value is not None:
-            more_said: dict[str, Condition] = {"precision": config.precision, **({"inconclusive": why} if why else {})}
-            noise = replace(noise, conditions={**noise.conditions, **more_said})
-        figures.append(noise)
-    return tuple(figures)
+    with opened(device, progress=progress) as where:
+        demand_runtime(where, bundle)
+        found = measure_latency(where, engines, sample=sample, config=config, batch=batch, progress=progress, more=more)
+        if found[name].failed and is_remote(where):
+            raise DeviceError(found[name].failed)
+        figures = [*found[name].measurements]
+        figures.append(harness_overhead(where, bundle.engine, sample=sample, config=config, batch=batch))
+        if config.precision is not None:
+            figures.append(_noise(found, name, config.precision))
+        return tuple(told_of_resuming(where, figures))
+
+
+def _noise(found: Mapping[str, EngineFigures], name: str, precision: float) -> Measurement:
+    """The engine against itself, and whether the machine is too noisy for the precision."""
+    from edgeopt.measure.compare import too_noisy
+    from edgeopt.measure.latency import paired_ratio
+
+    noise = paired_ratio("latency_noise_ratio", found[_AGAIN], found[name])
+    why = too_noisy(noise, noise, precision)
+    if noise.value is None:
+        return noise
+    said: dict[str, Condition] = {"precision": precision, **({"inconclusive": why} if why else {})}
+    return replace(noise, conditions={**noise.conditions, **said})
 
 
 def soak_bundle(
     path: Path,
     *,
     seconds: float,
-    device: str = "local",
+    device: str | Device = "local",
     threads: int | None = None,
     progress: ProgressListener = ignore_progress,
 ) -> Soak:
@@ -113,15 +128,11 @@ def soak_bundle(
 
     bundle = _built(path)
     config, sample, batch = _setting(bundle, {"threads": threads})
-    return soak_engine(
-        open_device(device),
-        bundle.engine,
-        sample=sample,
-        config=config,
-        batch=batch,
-        seconds=seconds,
-        progress=progress,
-    )
+    with opened(device, progress=progress) as where:
+        demand_runtime(where, bundle)
+        return soak_engine(
+            where, bundle.engine, sample=sample, config=config, batch=batch, seconds=seconds, progress=progress
+        )
 
 
 def _setting(bundle: Bundle, wanted: Mapping[str, object]) -> tuple[Measure, Mapping[str, np.ndarray], int]:
@@ -140,7 +151,7 @@ def evaluate_bundle(
     *,
     data: str,
     reference: Path | None = None,
-    device: str = "local",
+    device: str | Device = "local",
     seed: int = 0,
     progress: ProgressListener = ignore_progress,
 ) -> tuple[Measurement, ...]:
@@ -160,8 +171,9 @@ def evaluate_bundle(
     inputs = tuple(TensorSpec(name=i.name, dtype=i.dtype, shape=i.shape) for i in contract.inputs)
     outputs = tuple(TensorSpec(name=o.name, dtype=o.dtype, shape=o.shape) for o in contract.outputs)
     dataset = load_data(data, inputs=inputs, outputs=outputs, seed=seed)
-    split, where = dataset.splits["test"], open_device(device)
-    with tempfile.TemporaryDirectory(prefix="edgeopt-eval-") as scratch:
+    split = dataset.splits["test"]
+    with tempfile.TemporaryDirectory(prefix="edgeopt-eval-") as scratch, opened(device, progress=progress) as where:
+        demand_runtime(where, bundle)
         mine = _outputs(where, bundle.engine, split, Path(scratch) / "mine", progress)
         theirs = mine
         if reference is not None:

@@ -13,6 +13,8 @@ from edgeopt.bundle.layout import ENGINE, REFERENCE_INPUTS, REFERENCE_OUTPUTS, r
 from edgeopt.bundle.load import Bundle, Problem, load_bundle, verify_files
 from edgeopt.core.engine import Arrays
 from edgeopt.core.errors import BackendError, BundleError
+from edgeopt.devices.base import Device
+from edgeopt.pipeline.on_device import demand_runtime, run_there
 from edgeopt.pipeline.serve import open_engine, run_in_batches
 
 __all__ = ["TOLERANCES", "OutputRow", "VerifyResult", "verify_bundle"]
@@ -82,10 +84,13 @@ class VerifyResult:
         return self.files_ok and self.outputs_ok is not False
 
 
-def verify_bundle(path: Path | str, *, threads: int | None = None) -> VerifyResult:
+def verify_bundle(path: Path | str, *, threads: int | None = None, device: Device | None = None) -> VerifyResult:
     """Check every hash, then run the reference inputs through the engine and compare with the reference outputs.
 
     An engine whose own files or references were changed is not run.
+
+    Args:
+        device: Where the engine is run; None: in this process.
 
     Raises:
         BundleError: This is no bundle, its manifest cannot be read, or its reference samples are not its engine's.
@@ -97,7 +102,7 @@ def verify_bundle(path: Path | str, *, threads: int | None = None) -> VerifyResu
     reason = _why_not(bundle, problems)
     if not reason:
         try:
-            rows, samples = _run(bundle, threads)
+            rows, samples = _run(bundle, threads, device)
         except BackendError as error:
             reason = str(error)
     if reason:
@@ -132,15 +137,19 @@ def _why_not(bundle: Bundle, problems: tuple[Problem, ...]) -> str:
     return ""
 
 
-def _run(bundle: Bundle, threads: int | None) -> tuple[tuple[OutputRow, ...], int]:
+def _run(bundle: Bundle, threads: int | None, device: Device | None) -> tuple[tuple[OutputRow, ...], int]:
     """One row per output, and the number of samples."""
     reference = read_reference(bundle.directory)
     if reference is None:
         raise BundleError("The bundle's reference samples went away while they were read.", got=bundle.directory)
     inputs, wanted = reference
     arrays = InputChecker(bundle.manifest.contract, bundle.engine)(inputs)
-    with open_engine(bundle.engine, threads) as runner:
-        got = run_in_batches(runner, bundle.engine, arrays)
+    if device is None:
+        with open_engine(bundle.engine, threads) as runner:
+            got: Arrays = run_in_batches(runner, bundle.engine, arrays)
+    else:
+        demand_runtime(device, bundle)
+        got = run_there(device, bundle.engine, arrays, threads)
     shapes, reference_shapes = _shapes(got), _shapes(wanted)
     if shapes != reference_shapes:
         raise BundleError(

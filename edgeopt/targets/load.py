@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeopt.core.documents import parse_yaml, read_text, validate, write_yaml
 from edgeopt.core.errors import TargetError, nearest_first
-from edgeopt.targets.host import detect_host
+from edgeopt.targets.host import Host, detect_host
 from edgeopt.targets.local import fill_in
 from edgeopt.targets.schema import Target
 
@@ -28,11 +28,14 @@ def list_targets() -> tuple[Target, ...]:
     return tuple(_complete(target) for _, target in sorted(_catalog().items()))
 
 
-def find_target(name: str | Path) -> Target:
+def find_target(name: str | Path, host: Host | None = None) -> Target:
     """The target of that name or alias, or the one that a ``.yaml`` file of the user's own describes.
 
     A file is taken as it stands: the resolved ``target.yaml`` of a bundle made for ``local`` elsewhere keeps
     describing the machine that it was made for.
+
+    Args:
+        host: The machine that ``local`` describes; None: this one.
 
     Raises:
         TargetError: No target has that name (all are listed, nearest first), or the file is malformed.
@@ -44,7 +47,7 @@ def find_target(name: str | Path) -> Target:
     if name not in by_name:
         known = ", ".join(nearest_first(name, by_name))
         raise TargetError("There is no target of that name.", got=repr(name), fix=f"Known, nearest first: {known}.")
-    return _complete(by_name[name])
+    return _complete(by_name[name], host)
 
 
 def read_target(path: Path) -> Target:
@@ -67,8 +70,8 @@ def dump_target(target: Target) -> str:
     return write_yaml(target.model_dump(mode="json"))
 
 
-def _complete(target: Target) -> Target:
-    return fill_in(target, detect_host()) if target.detected else target
+def _complete(target: Target, host: Host | None = None) -> Target:
+    return fill_in(target, host or detect_host()) if target.detected else target
 
 
 def _catalog() -> dict[str, Target]:

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import odd_runners  # noqa: E402
+from second_host import SecondHost  # noqa: E402
 
 ODD = {name: f"odd_runners:{name}" for name, _ in inspect.getmembers(odd_runners, inspect.isfunction)}
 
@@ -57,3 +58,20 @@ def load():
         return session.request("load", runtime=runtime, entry=session.entry, **arguments)
 
     return load
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    host = SecondHost(tmp_path_factory.mktemp("second-host"))
+    try:
+        yield host.start()
+    finally:
+        host.stop()
+
+
+@pytest.fixture
+def host(second, monkeypatch):
+    monkeypatch.setenv("HOME", str(second.client_home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    second.know()
+    return second

@@ -234,11 +234,6 @@ def test_an_unknown_device_lists_the_known_ones():
         open_device("locl")
 
 
-def test_ssh_is_refused_until_it_is_there():
-    with pytest.raises(DeviceError, match=r"SSH are not there yet.*ssh://pi@board"):
-        open_device("ssh://pi@board")
-
-
 def _gone(process: psutil.Process) -> bool:
     try:
         process.wait(15)
