@@ -10,11 +10,12 @@ from edgeopt.bundle.gate import GateRow
 from edgeopt.bundle.outcomes import Outcomes
 from edgeopt.core.errors import BundleError, RecipeError, nearest_first
 from edgeopt.core.measurement import Measurement, not_measured
+from edgeopt.gate.agreement import agreement_of
 from edgeopt.gate.comparable import demand_same_device, demand_same_samples
-from edgeopt.gate.paired import agreement_of, paired_drop, slice_rows
 from edgeopt.gate.slices import WORST_SLICE, judge_slices
 from edgeopt.gate.status import Status, message_of, sentence, status_of
 from edgeopt.measure.metrics import METRICS, Metric
+from edgeopt.measure.paired import paired_drop, slice_rows
 from edgeopt.recipes.gate import BaselineLimits
 
 __all__ = ["PREDICTION", "baseline_rows", "gate_row"]

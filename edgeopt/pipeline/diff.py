@@ -17,9 +17,9 @@ from edgeopt.core.errors import BundleError
 from edgeopt.core.measurement import Interval, Measurement
 from edgeopt.gate.against import PREDICTION
 from edgeopt.gate.comparable import demand_same_conditions, demand_same_model, demand_same_samples
-from edgeopt.gate.paired import paired_drop
 from edgeopt.gate.recorded_latency import recorded_ratios
 from edgeopt.measure.metrics import METRICS
+from edgeopt.measure.paired import paired_drop
 from edgeopt.pipeline.gate import subject_of
 
 __all__ = ["diff_bundles"]
@@ -88,7 +88,7 @@ def _paired(one: Recorded, other: Recorded, seed: int) -> dict[str, Measurement]
     else:
         for name in set(_metrics(one)) & set(_metrics(other)):
             drop = paired_drop(METRICS[name](), theirs.candidate[name], mine.candidate[name], seed=seed)
-            found[name] = _gain(drop, better=METRICS[name]().better)
+            found[name] = _gain(drop, name, better=METRICS[name]().better)
     try:
         demand_same_conditions(other, one)
     except BundleError:
@@ -98,14 +98,14 @@ def _paired(one: Recorded, other: Recorded, seed: int) -> dict[str, Measurement]
     return {key: figure for key, figure in found.items() if figure.value is not None}
 
 
-def _gain(drop: Measurement, *, better: str) -> Measurement:
+def _gain(drop: Measurement, metric: str, *, better: str) -> Measurement:
     """After less before, whatever is better."""
     if drop.value is None or drop.interval is None:
         return drop
     sign = -1.0 if better == "higher" else 1.0
     low, high = sorted((sign * drop.interval.low, sign * drop.interval.high))
     return Measurement(
-        name=drop.name.replace("drop_", "change_", 1),
+        name=f"change_{metric}",
         value=sign * drop.value + 0.0,
         unit=drop.unit,
         interval=Interval(low=low, high=high, level=drop.interval.level, method=drop.interval.method),

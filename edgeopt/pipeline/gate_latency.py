@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from dataclasses import replace
 
 from edgeopt.bundle.layout import RECIPE, read_reference
 from edgeopt.bundle.load import Bundle
 from edgeopt.core.errors import BundleError
 from edgeopt.core.events import ProgressListener
-from edgeopt.core.measurement import Interval, Measurement, not_measured
-from edgeopt.devices.registry import open_device
+from edgeopt.core.measurement import Condition, Measurement
+from edgeopt.devices.registry import opened
 from edgeopt.gate.recorded_latency import widened
 from edgeopt.recipes.load import load_recipe
 
 __all__ = ["ratios_now"]
-
-_QUANTILES = {"latency_ratio": 0.5, "latency_p99_ratio": 0.99}
-_RESAMPLES = 2000
 
 
 def ratios_now(
@@ -35,7 +31,7 @@ def ratios_now(
     Raises:
         BundleError: One is not built, or there are no reference inputs to run on, or their batches differ.
     """
-    from edgeopt.measure.latency import measure_latency
+    from edgeopt.measure.compare import compare_engines
 
     for bundle in (candidate, baseline):
         if bundle.engine.status != "built":
@@ -55,53 +51,26 @@ def ratios_now(
             got=f"{baseline.manifest.engine.batch} in the baseline, {batch} here",
             fix="Compile both for one batch.",
         )
-    measured = measure_latency(
-        open_device(device),
-        {"candidate": candidate.engine, "baseline": baseline.engine, "baseline again": baseline.engine},
-        sample=reference[0],
-        config=recipe.measure.model_copy(update={"batch_sizes": ()}),
-        batch=batch,
-        progress=progress,
-        seed=seed,
-        cold_starts=1,
-    )
-    failed = next((f"{name}: {figures.failed}" for name, figures in measured.items() if figures.failed), None)
-    if failed:
-        return {name: not_measured(name, "1", failed) for name in _QUANTILES}, ()
-    mine, theirs, again = (measured[name].blocks_ms for name in ("candidate", "baseline", "baseline again"))
-    p50 = measured["candidate"].figure("latency_p50_ms")
-    ratios, notes = {}, []
-    for name, q in _QUANTILES.items():
-        value, interval = _ratio(mine, theirs, q, seed)
-        same, _ = _ratio(again, theirs, q, seed)
-        floor = math.exp(abs(math.log(same))) - 1
-        ratios[name] = Measurement(
-            name=name,
-            value=value,
-            unit="1",
-            interval=widened(interval, floor),
-            n=mine.size,
-            device=p50.device,
-            conditions={
-                **{key: p50.conditions.get(key) for key in ("threads", "batch", "block", "load_average")},
-                "how": "measured in turns, the baseline twice",
-                "noise_floor_pct": 100 * floor,
-            },
+    with opened(device, progress=progress) as where:
+        found = compare_engines(
+            where,
+            candidate.engine,
+            baseline.engine,
+            sample=reference[0],
+            config=recipe.measure.model_copy(update={"batch_sizes": ()}),
+            batch=batch,
+            progress=progress,
+            seed=seed,
         )
-        notes.append(f"{name}: two processes of the baseline differed by {100 * floor:.2g} %, the noise floor.")
-    return ratios, tuple(notes)
-
-
-def _ratio(mine: np.ndarray, theirs: np.ndarray, q: float, seed: int) -> tuple[float, Interval]:
-    """A ratio of quantiles of [rounds, block] times; whole rounds are resampled, both sides' together."""
-    from edgeopt.measure.statistics import ratio_of_medians
-
-    if q == 0.5:
-        return ratio_of_medians(mine, theirs, seed=seed)
-    value = float(np.quantile(mine, q) / np.quantile(theirs, q))
-    rows = np.random.default_rng(seed).integers(0, len(mine), (_RESAMPLES, len(mine)))
-    drawn = np.quantile(mine[rows].reshape(_RESAMPLES, -1), q, axis=1)
-    drawn /= np.quantile(theirs[rows].reshape(_RESAMPLES, -1), q, axis=1)
-    low, high = (float(x) for x in np.quantile(drawn, [0.025, 0.975]))
-    method = f"bootstrap over {len(mine)} paired rounds"
-    return value, Interval(low=min(low, value), high=max(high, value), method=method)
+    told, notes = {}, []
+    for ratio, noise in ((found.p50_ratio, found.noise_floor), (found.p99_ratio, found.noise_floor_p99)):
+        told[ratio.name] = ratio
+        if ratio.value is None or ratio.interval is None or not noise.value:
+            continue
+        floor = math.exp(abs(math.log(noise.value))) - 1
+        how: dict[str, Condition] = {"how": "measured in turns, the baseline twice", "noise_floor_pct": 100 * floor}
+        told[ratio.name] = replace(
+            ratio, interval=widened(ratio.interval, floor), conditions={**ratio.conditions, **how}
+        )
+        notes.append(f"{ratio.name}: two processes of the baseline differed by {100 * floor:.2g} %, the noise floor.")
+    return told, tuple(notes)

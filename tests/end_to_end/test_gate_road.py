@@ -7,63 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import edgeopt
-from edgeopt.bundle.load import load_bundle
-from edgeopt.bundle.outcomes import OUTCOMES, Outcomes, write_outcomes
-from edgeopt.bundle.write import write_bundle
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
-from edgeopt.core.slices import SliceColumn
-from edgeopt.core.spec import TensorSpec
-from edgeopt.data.load import load_data
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the example's runtimes are tested on Linux")
-
-
-def with_outcomes(path: Path) -> Path:
-    """The bundle with what each test sample came to, taken from its own engine; as it is, where it has that."""
-    bundle = load_bundle(path)
-    if OUTCOMES in bundle.manifest.files:
-        return path
-    contract = bundle.manifest.contract
-    specs = [
-        tuple(TensorSpec(name=s.name, dtype=s.dtype, shape=s.shape) for s in group)
-        for group in (contract.inputs, contract.outputs)
-    ]
-    split = load_data("digits", inputs=specs[0], outputs=specs[1], seed=0).splits["test"]
-    scores, labels = [], []
-    with edgeopt.load(bundle) as model:
-        for batch in split.batches(256):
-            scores.append(model.predict(batch.inputs[0]))
-            labels.append(batch.labels)
-    scores, labels = np.concatenate(scores), np.concatenate(labels)
-    predicted, ranked = scores.argmax(1), np.sort(scores, axis=1)
-    kept = {
-        "accuracy_top1_pct": {"value": predicted == labels},
-        "prediction": {"label": labels, "predicted": predicted, "margin": ranked[:, -1] - ranked[:, -2]},
-    }
-    outcomes = Outcomes(
-        split=split.fingerprint,
-        task="classification",
-        primary="accuracy_top1_pct",
-        indices=np.asarray(split.indices),
-        slices={"class": SliceColumn(codes=labels.astype(np.int32), values=tuple(str(c) for c in range(10)))},
-        candidate=kept,
-        reference=kept,
-    )
-
-    def fill(folder: Path) -> None:
-        for name in bundle.manifest.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.directory / name, folder / name)
-        write_outcomes(folder / OUTCOMES, outcomes)
-
-    return write_bundle(path, fill, lambda _: bundle.manifest)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +26,7 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
         edgeopt.compile(
             ROOT / "examples/digits/model.pt2", target="local", data="digits", recipe=recipe, output=folder / recipe
         )
-        made[recipe] = with_outcomes(folder / recipe)
+        made[recipe] = folder / recipe
     return made
 
 

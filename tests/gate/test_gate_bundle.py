@@ -271,8 +271,8 @@ def test_shares_of_other_metrics_are_bootstrapped_and_agree_with_the_closed_form
         value = outcomes.candidate["accuracy_top1_pct"]["value"].astype(np.float64)
         return dataclasses.replace(outcomes, candidate={"accuracy_top1_pct": {"value": value}})
 
-    from edgeopt.gate.paired import paired_drop
     from edgeopt.measure.metrics import METRICS
+    from edgeopt.measure.paired import paired_drop
 
     metric = METRICS["accuracy_top1_pct"]()
     exact, near = (

@@ -9,9 +9,9 @@ from gate_bundles import right_and_wrong
 from edgeopt.bundle.document import SliceRow
 from edgeopt.core.measurement import Interval, Measurement, not_measured
 from edgeopt.gate.limits import judge
-from edgeopt.gate.paired import slice_rows
 from edgeopt.gate.slices import judge_slices
 from edgeopt.measure.metrics import METRICS
+from edgeopt.measure.paired import slice_rows
 from edgeopt.recipes.settings import Limits
 
 
