@@ -9,6 +9,7 @@ from scipy import stats
 
 from edgeopt.bundle.document import SliceRow
 from edgeopt.bundle.outcomes import Samples
+from edgeopt.core.errors import DataError
 from edgeopt.core.measurement import Condition, Interval, Measurement, not_measured
 from edgeopt.core.slices import SliceColumn
 from edgeopt.measure import statistics
@@ -42,10 +43,19 @@ def paired_drop(
         metric: What kept both records.
         rows: bool [N], which samples count; None: all.
 
+    Raises:
+        DataError: The two do not hold the same number of samples.
+
     Returns:
         Its name is ``drop_name``; ``p``, two-sided, of "no drop" is in the conditions where there is one.
     """
     name, unit = drop_name(metric), drop_unit(metric)
+    lengths = {len(array) for array in (*reference.values(), *candidate.values())}
+    if len(lengths) > 1:
+        raise DataError(
+            "Samples can be paired only where both models were judged on the same ones.",
+            got=f"{' and '.join(map(str, sorted(lengths)))} samples",
+        )
     if rows is not None:
         reference, candidate = _only(reference, rows), _only(candidate, rows)
     n = len(next(iter(candidate.values())))

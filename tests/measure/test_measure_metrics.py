@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 from edgeopt.core.errors import DataError
 from edgeopt.measure.metrics import METRICS, drop_of, find_metrics, metrics_for
 from edgeopt.measure.metrics.calibration import reliability
+from edgeopt.measure.paired import paired_drop
 
 
 def scores(seed, n=300, classes=7, *, ready=False):
@@ -41,10 +42,7 @@ def macro(function):
 def ranked(function):
     def theirs(outputs, labels, weights):
         return 100 * np.mean(
-            [
-                function(labels == one, softmax(outputs)[:, one].astype(np.float32), sample_weight=weights)
-                for one in np.unique(labels)
-            ]
+            [function(labels == one, softmax(outputs)[:, one], sample_weight=weights) for one in np.unique(labels)]
         )
 
     return theirs
@@ -67,7 +65,6 @@ ORACLES = {
     "roc_auc_pct": ranked(sk.roc_auc_score),
     "average_precision_pct": ranked(sk.average_precision_score),
 }
-CLOSE = {"log_loss_nats": 1e-6}  # each sample's loss is kept in float32
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -77,7 +74,7 @@ def test_classifiers_are_judged_as_scikit_learn_judges_them(name, seed):
     outputs, labels, weights = scores(seed)
     metric = METRICS[name]()
     found = metric.value(metric.samples(outputs, labels), weights)
-    assert found == pytest.approx(ORACLES[name](outputs, labels, weights), abs=CLOSE.get(name, 1e-9))
+    assert found == pytest.approx(ORACLES[name](outputs, labels, weights), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +149,36 @@ def test_every_metric_keeps_its_promises(name):
     assert metric.value(good, np.ones(n)) == pytest.approx(metric.value(good), rel=1e-12)
     if metric.mean:
         assert metric.value(good) == pytest.approx(metric.scale * good["value"].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["roc_auc_pct", "average_precision_pct", "log_loss_nats"])
+def test_a_sure_nets_probabilities_keep_all_their_digits(name):
+    """Most of them are one within float32's precision, and would tie if they were rounded."""
+    outputs, labels, weights = scores(3)
+    outputs *= 12
+    metric = METRICS[name]()
+    found = metric.value(metric.samples(outputs, labels), weights)
+    assert found == pytest.approx(ORACLES[name](outputs, labels, weights), abs=1e-9)
+
+
+def test_probabilities_that_tie_go_on_to_tie():
+    """Those of an int8 softmax do, and their rows sum to one only nearly."""
+    ready = np.array([[0.5, 0.5], [0.5, 0.4995], [0.4, 0.6], [0.7, 0.3]], np.float32)
+    labels = np.array([1, 0, 1, 0])
+    metric = METRICS["roc_auc_pct"]()
+    found = metric.value(metric.samples(ready[:, ::-1], labels))
+    assert found == pytest.approx(100 * sk.roc_auc_score(labels, ready[:, 0]))
+
+
+def test_a_metric_named_twice_is_one_clear_error():
+    with pytest.raises(DataError, match=r"Two metrics have one name.*Name each once"):
+        find_metrics(("f1_macro_pct", "f1_macro_pct"), "classification")
+
+
+def test_samples_of_two_lengths_are_not_paired():
+    metric = METRICS["log_loss_nats"]()
+    with pytest.raises(DataError, match=r"judged on the same ones.*20 and 30"):
+        paired_drop(metric, {"value": np.zeros(30)}, {"value": np.zeros(20)})
 
 
 def test_scores_may_be_logits_or_probabilities():

@@ -25,7 +25,7 @@ class LogLoss:
     scale = 1.0
 
     def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
-        """Keep each sample's loss, float32.
+        """Keep each sample's loss, float64.
 
         Args:
             outputs: Logits or probabilities [N, C].
@@ -35,10 +35,10 @@ class LogLoss:
         def lost(rows: np.ndarray, start: int) -> np.ndarray:
             own = rows[np.arange(len(rows)), targets[start : start + len(rows)]]
             loss: np.ndarray = -np.log(np.clip(own, _TINY, 1.0))
-            return loss.astype(np.float32)
+            return loss
 
         return {"value": probabilities(outputs, lost)}
 
     def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
         """Nats per sample."""
-        return float(np.average(samples["value"].astype(np.float64), weights=weights))
+        return float(np.average(samples["value"], weights=weights))

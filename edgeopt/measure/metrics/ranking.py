@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from edgeopt.bundle.outcomes import Samples
-from edgeopt.measure.metrics.scores import probabilities
+from edgeopt.measure.metrics.scores import are_probabilities, probabilities
 
 __all__ = ["RankingMetric", "steps"]
 
@@ -28,11 +28,14 @@ class RankingMetric:
     def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
         """Keep each sample's place in the order of each class's probabilities, [N, C], and the classes.
 
+        The order is that of all their digits: a sure net's are one within float32's precision.
+
         Args:
             outputs: Logits or probabilities [N, C].
             targets: Class indices, int [N].
         """
-        score = probabilities(outputs, lambda rows, _: rows.astype(np.float32))
+        ready = are_probabilities(outputs)
+        score = np.asarray(outputs) if ready else probabilities(outputs, lambda rows, _: rows)
         smallest = np.uint16 if len(score) <= 65536 else np.int32
         places = [np.unique(-column, return_inverse=True)[1] for column in score.T]
         return {"place": np.stack(places, axis=1).astype(smallest), "label": np.asarray(targets, np.int32)}

@@ -73,11 +73,18 @@ def find_metrics(names: Sequence[str], task: str, *, scores: int | None = None) 
         names: Of the registry, or ``package.module:callable`` (see ``custom.py``); none: the task's own.
 
     Raises:
-        DataError: A name is unknown, or the metric is of another task.
+        DataError: A name is unknown or there twice, or the metric is of another task.
     """
     if not names:
         return metrics_for(task, scores=scores)
     found = tuple(_find(name) for name in names)
+    called = [metric.name for metric in found]
+    if len(set(called)) < len(called):
+        raise DataError(
+            "Two metrics have one name.",
+            got=", ".join(called),
+            fix="Name each once; a metric of your own needs a name that no other has.",
+        )
     for metric in found:
         if metric.tasks and task not in metric.tasks:
             fitting = [name for name in METRICS if task in METRICS[name]().tasks]

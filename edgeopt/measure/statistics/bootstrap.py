@@ -19,6 +19,7 @@ FEWEST_SAMPLES = 10
 """Below so many samples a resample repeats too much for any interval."""
 _KEPT = 2**26  # bytes of resamples that are drawn once for all figures of one test split
 _CHUNK = 100
+_DRAWN = 2**18  # places that are drawn at once: they stay in the processor's cache
 
 
 def bootstrap(
@@ -59,7 +60,8 @@ def bootstrap_mean(
     if n < FEWEST_SAMPLES:
         return None
     drawn = np.concatenate([chunk.astype(np.float64) @ values for chunk in _drawn(n, seed, resamples)]) / n
-    left_out = np.array([np.average(values, weights=weights) for weights in _without_groups(n, seed)])
+    sums = np.array([(values[group].sum(), len(group)) for group in _groups(n, seed)])
+    left_out = (values.sum() - sums[:, 0]) / (n - sums[:, 1])
     return _bca(scale * float(values.mean()), scale * drawn, scale * left_out, level)
 
 
@@ -94,10 +96,15 @@ def _acceleration(left_out: np.ndarray) -> float:
 
 def _without_groups(n: int, seed: int) -> Iterator[np.ndarray]:
     """Weights int64 [n] that leave one group of samples out in turn."""
-    for group in np.array_split(np.random.default_rng([seed, 1]).permutation(n), min(n, _JACKKNIFE)):
+    for group in _groups(n, seed):
         weights = np.ones(n, np.int64)
         weights[group] = 0
         yield weights
+
+
+def _groups(n: int, seed: int) -> list[np.ndarray]:
+    """All samples in at most 200 groups, int64 each."""
+    return np.array_split(np.random.default_rng([seed, 1]).permutation(n), min(n, _JACKKNIFE))
 
 
 def _drawn(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
@@ -117,7 +124,9 @@ def _kept(n: int, seed: int, resamples: int) -> np.ndarray:
 
 def _counts(rng: np.random.Generator, n: int, rows: int) -> np.ndarray:
     """How often each sample was drawn, uint8 [rows, n]: 256 times the same of many is not drawn in this world."""
-    counts = np.empty((rows, n), np.uint8)
-    for row in counts:
-        row[:] = np.minimum(np.bincount(rng.integers(0, n, n), minlength=n), 255)
+    counts, block = np.empty((rows, n), np.uint8), max(1, _DRAWN // n)
+    for start in range(0, rows, block):
+        part = counts[start : start + block]
+        places = rng.integers(0, n, part.shape) + n * np.arange(len(part))[:, None]
+        part[:] = np.minimum(np.bincount(places.ravel(), minlength=part.size), 255).reshape(part.shape)
     return counts
