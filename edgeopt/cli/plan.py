@@ -46,6 +46,7 @@ def show_plan(plan: Plan, output: Path, *, as_json: bool) -> None:
 
 def _limits(plan: Plan) -> str:
     given = plan.recipe.limits.model_dump(exclude_none=True)
+    given |= {f"drop of {metric}": most for metric, most in given.pop("drops", {}).items()}
     return ", ".join(f"{name} {value:g}" for name, value in given.items()) or "none"
 
 
