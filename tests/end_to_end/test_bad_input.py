@@ -23,7 +23,7 @@ from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
 
 EDGEOPT = [sys.executable, "-c", "from edgeopt.cli.main import main; main()"]
-PROGRESS = re.compile(r"[\w ./'-]+: \d+\.\d s")
+PROGRESS = re.compile(r"[\w ./'@-]+: \d+\.\d s")
 
 
 @pytest.fixture
