@@ -6,7 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeopt.core.measurement import Measurement
 
-__all__ = ["FlipRow", "ReliabilityRow", "SliceRow"]
+__all__ = ["FlipRow", "ReliabilityRow", "SliceRow", "drop_name"]
+
+
+def drop_name(metric: str) -> str:
+    """What a metric's drop is called: ``drop_f1_macro_pct``; that of top-1 accuracy is simply ``drop_pp``."""
+    return "drop_pp" if metric == "accuracy_top1_pct" else f"drop_{metric}"
 
 
 class _Frozen(BaseModel):

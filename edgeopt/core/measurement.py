@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Interval", "Measurement", "not_measured"]
 
@@ -18,6 +18,10 @@ class Interval:
     high: float
     level: float = 0.95
     method: str
+
+    def scaled(self, factor: float) -> Interval:
+        """The interval in another unit, ``factor`` > 0 of it to one: 100 from a share to percent."""
+        return replace(self, low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

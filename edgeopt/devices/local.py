@@ -12,6 +12,7 @@ from edgeopt.agent.machine import describe_machine
 from edgeopt.bundle.document import DeviceInfo
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
+from edgeopt.devices.base import demand_built
 from edgeopt.devices.facts import device_info
 from edgeopt.devices.process import AgentProcess
 
@@ -72,12 +73,7 @@ class LocalDevice:
         Raises:
             DeviceError: The engine was not built, its files are missing, or the agent did not start.
         """
-        if engine.status != "built":
-            raise DeviceError(
-                "The engine was not built, so it cannot be run.", got=engine.entry, fix=engine.next_command
-            )
-        if not engine.path.exists():
-            raise DeviceError("The engine's file is missing.", got=engine.path)
+        demand_built(engine)
         arguments = [f"--runner={name}={where}" for name, where in self._runners.items()]
         if self._affinity:
             arguments.append(f"--affinity={','.join(map(str, self._affinity))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeopt.bundle.accuracy import drop_name
 from edgeopt.bundle.document import Candidate, LimitRow, Verdict
 from edgeopt.core.errors import RecipeError
 from edgeopt.core.measurement import not_measured
@@ -11,7 +12,7 @@ from edgeopt.gate.slices import WORST_SLICE, judge_slices
 from edgeopt.gate.status import message_of, sentence, status_of, worst
 from edgeopt.recipes.schema import Limits
 
-__all__ = ["drop_name", "judge", "limit_rows", "point_holds", "sentence_of", "verdict_of"]
+__all__ = ["judge", "limit_rows", "point_holds", "sentence_of", "verdict_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +78,6 @@ def limit_rows(candidate: Candidate, limits: Limits) -> tuple[LimitRow, ...]:
         rule = _Rule(field="drops", figure=name, unit=figure.unit if figure else "1", against_fp32=True)
         rows.append(_row(candidate, rule, limit))
     return tuple(rows)
-
-
-def drop_name(metric: str) -> str:
-    """What a metric's drop is called in a report."""
-    return "drop_pp" if metric == "accuracy_top1_pct" else f"drop_{metric}"
 
 
 def verdict_of(rows: tuple[LimitRow, ...]) -> Verdict:

@@ -12,6 +12,7 @@ from edgeopt.bundle.document import ClassRow
 from edgeopt.core.errors import BackendError, DataError, EdgeOptError, ModelError
 from edgeopt.core.measurement import Condition, Interval, Measurement, not_measured
 from edgeopt.measure import statistics
+from edgeopt.measure.metrics.scores import predictions
 
 __all__ = ["evaluate", "evaluate_unlabelled"]
 
@@ -108,7 +109,7 @@ def evaluate_unlabelled(
     powers = _powers(reference, outputs)
     measurements = [figure.cosine(powers, len(reference)), figure.sqnr(powers, len(reference))]
     if reference.ndim == 2 and reference.shape[1] > 1:
-        same = int((_argmax(reference) == _argmax(outputs)).sum())
+        same = int((predictions(reference) == predictions(outputs)).sum())
         measurements.append(figure.share("agreement_pct", same, len(reference), note="same class as FP32"))
     return tuple(measurements)
 
@@ -135,7 +136,7 @@ class _Figures:
     def share(self, name: str, hits: int, n: int, **conditions: Condition) -> Measurement:
         if n == 0:
             return not_measured(name, "%", "no sample of this class in the test split")
-        interval = _scaled(statistics.proportion(hits, n), 100)
+        interval = statistics.proportion(hits, n).scaled(100)
         return self._figure(name, 100 * hits / n, "%", n, interval=interval, **conditions)
 
     def drop(self, base_right: np.ndarray, right: np.ndarray) -> Measurement:
@@ -148,7 +149,7 @@ class _Figures:
             100 * (lost - won) / n,
             "pp",
             n,
-            interval=_scaled(statistics.paired_difference(lost, won, n), 100),
+            interval=statistics.paired_difference(lost, won, n).scaled(100),
             only_fp32_right=lost,
             only_candidate_right=won,
             mcnemar_exact_p=statistics.mcnemar_p(lost, won),
@@ -226,12 +227,7 @@ def _check_labels(labels: np.ndarray, n: int, classes: int) -> None:
 
 def _predictions(scores: np.ndarray, whose: str, error: type[EdgeOptError]) -> np.ndarray:
     _check_nan(scores, whose, error)
-    return _argmax(scores)
-
-
-def _argmax(scores: np.ndarray) -> np.ndarray:
-    parts = [np.argmax(scores[start : start + _ROWS], axis=1) for start in range(0, len(scores), _ROWS)]
-    return np.concatenate(parts)
+    return predictions(scores)
 
 
 def _check_nan(array: np.ndarray, whose: str, error: type[EdgeOptError]) -> None:
@@ -246,9 +242,3 @@ def _check_nan(array: np.ndarray, whose: str, error: type[EdgeOptError]) -> None
                 got=f"NaN first in sample {start + int(bad[0])} of {len(array)}",
                 fix="Check that sample, and whether the model overflows (float16, a division, a logarithm).",
             )
-
-
-def _scaled(interval: Interval, factor: float) -> Interval:
-    return Interval(
-        low=interval.low * factor, high=interval.high * factor, level=interval.level, method=interval.method
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgeopt.bundle.accuracy import drop_name
 from edgeopt.bundle.document import ClassRow, FlipRow, ReliabilityRow, SliceRow
 from edgeopt.bundle.outcomes import PREDICTION, Outcomes, Samples
 from edgeopt.core.measurement import Condition, Interval, Measurement, not_measured
@@ -17,7 +18,7 @@ from edgeopt.measure.classification import evaluate, evaluate_unlabelled
 from edgeopt.measure.metrics import Metric, find_metrics
 from edgeopt.measure.metrics.calibration import BINS, CalibrationError, reliability
 from edgeopt.measure.metrics.scores import margins, predictions
-from edgeopt.measure.paired import drop_name, paired_drop, slice_rows
+from edgeopt.measure.paired import paired_drop, slice_rows
 
 __all__ = ["CLASS_COLUMN", "Evaluation", "evaluate_outputs", "flips"]
 
@@ -184,7 +185,7 @@ class _Figures:
 
 def _in_points(primary: Metric, measured: Sequence[Measurement]) -> Measurement:
     """``drop_pp``, which recipes limit: the primary metric's drop, where that is in percentage points."""
-    drop = next(row for row in measured if row.name == drop_name(primary))
+    drop = next(row for row in measured if row.name == drop_name(primary.name))
     if drop.value is not None and drop.unit == "pp":
         return replace(drop, name="drop_pp")
     why = drop.reason or f"{primary.name}, which decides for this data, is not in percent: limit it under limits.drops"
@@ -195,10 +196,7 @@ def _of_mean(metric: Metric, values: np.ndarray, seed: int) -> Interval | None:
     """Of a share Wilson's, which has a width where all samples are alike; else the bootstrap's."""
     if values.dtype != np.bool_:
         return statistics.bootstrap_mean(values, seed=seed, scale=metric.scale)
-    found = statistics.proportion(int(values.sum()), len(values))
-    return Interval(
-        low=found.low * metric.scale, high=found.high * metric.scale, level=found.level, method=found.method
-    )
+    return statistics.proportion(int(values.sum()), len(values)).scaled(metric.scale)
 
 
 def _in_order(
@@ -206,7 +204,7 @@ def _in_order(
 ) -> tuple[Measurement, ...]:
     """The primary metric and its drop before all else."""
     rows = [*first, *measured]
-    leading = (primary.name, drop_name(primary))
+    leading = (primary.name, drop_name(primary.name))
     return tuple(sorted(rows, key=lambda row: leading.index(row.name) if row.name in leading else len(leading)))
 
 

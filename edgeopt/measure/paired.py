@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import stats
 
-from edgeopt.bundle.document import SliceRow
+from edgeopt.bundle.accuracy import SliceRow, drop_name
 from edgeopt.bundle.outcomes import Samples
 from edgeopt.core.errors import DataError
 from edgeopt.core.measurement import Condition, Interval, Measurement, not_measured
@@ -15,15 +15,10 @@ from edgeopt.core.slices import SliceColumn
 from edgeopt.measure import statistics
 from edgeopt.measure.metrics import Metric, drop_of
 
-__all__ = ["drop_name", "drop_unit", "paired_drop", "slice_rows"]
+__all__ = ["drop_unit", "paired_drop", "slice_rows"]
 
 _COSTLY = 1000  # resamples of figures that must be computed anew on each
 _IN_SLICES = 300  # likewise, of each slice
-
-
-def drop_name(metric: Metric) -> str:
-    """What its drop is called: ``drop_f1_macro_pct``; that of top-1 accuracy is simply ``drop_pp``."""
-    return "drop_pp" if metric.name == "accuracy_top1_pct" else f"drop_{metric.name}"
 
 
 def drop_unit(metric: Metric) -> str:
@@ -49,7 +44,7 @@ def paired_drop(
     Returns:
         Its name is ``drop_name``; ``p``, two-sided, of "no drop" is in the conditions where there is one.
     """
-    name, unit = drop_name(metric), drop_unit(metric)
+    name, unit = drop_name(metric.name), drop_unit(metric)
     lengths = {len(array) for array in (*reference.values(), *candidate.values())}
     if len(lengths) > 1:
         raise DataError(
@@ -72,9 +67,7 @@ def paired_drop(
             theirs, mine = ~theirs, ~mine
         lost, won = int((theirs & ~mine).sum()), int((~theirs & mine).sum())
         shares = statistics.paired_difference(lost, won, n)
-        interval = Interval(
-            low=shares.low * metric.scale, high=shares.high * metric.scale, level=shares.level, method=shares.method
-        )
+        interval = shares.scaled(metric.scale)
         conditions |= {"only_reference": lost, "only_candidate": won, "p": statistics.mcnemar_p(lost, won)}
     elif metric.mean:
         sign = 1.0 if metric.better == "higher" else -1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+from edgeopt.bundle.accuracy import drop_name
 from edgeopt.bundle.baseline import Recorded, read_recorded
 from edgeopt.bundle.baselines import find_baseline
 from edgeopt.bundle.document import Candidate, LimitRow
@@ -14,7 +15,7 @@ from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.measurement import Measurement
 from edgeopt.gate.against import baseline_rows, gate_row
 from edgeopt.gate.comparable import demand_same_conditions, demand_same_model
-from edgeopt.gate.limits import drop_name, limit_rows
+from edgeopt.gate.limits import limit_rows
 from edgeopt.gate.status import worst
 from edgeopt.recipes.gate import BaselineLimits, GateLimits, OnInconclusive, load_gate_limits
 from edgeopt.recipes.settings import Limits

@@ -40,8 +40,9 @@ def _png(array: np.ndarray, contract: InputContract) -> str | None:
     image = array if contract.layout == "NHWC" else np.moveaxis(array, 0, -1)
     if image.shape[-1] not in (1, 3) or min(image.shape[:2]) < 4:
         return None
-    image = image.astype(np.float64)
-    if contract.mean and contract.std and image.dtype.kind == "f":
+    raw = image.dtype == np.uint8
+    image = image.astype(np.float64) / (255 if raw else 1)
+    if contract.mean and contract.std and not raw:
         image = image * np.asarray(contract.std) + np.asarray(contract.mean)
     low, high = image.min(), image.max()
     if low < -0.01 or high > 1.01:  # not in [0, 1] even so: spread what is there

@@ -11,6 +11,7 @@ from edgeopt.bundle.document import DeviceInfo
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.events import ProgressListener, ignore_progress
+from edgeopt.devices.base import demand_built
 from edgeopt.devices.facts import device_info
 from edgeopt.devices.ssh.address import Address, parse_address
 from edgeopt.devices.ssh.depot import Depot
@@ -157,12 +158,7 @@ class SshDevice:
         Raises:
             DeviceError: The engine was not built, its files are missing, or the device cannot run it.
         """
-        if engine.status != "built":
-            raise DeviceError(
-                "The engine was not built, so it cannot be run.", got=engine.entry, fix=engine.next_command
-            )
-        if not engine.path.exists():
-            raise DeviceError("The engine's file is missing.", got=engine.path)
+        demand_built(engine)
         self.demand(engine.runtime, module=str(engine.options.get("module", "")))
         entry = f"{self.depot.engine(engine)}/{engine.entry}"
         return self._session(entry, f"{engine.runtime} engine {engine.entry} on {self.address.label}", threads)

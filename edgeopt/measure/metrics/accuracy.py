@@ -7,19 +7,19 @@ from typing import Literal
 import numpy as np
 
 from edgeopt.bundle.outcomes import Samples
+from edgeopt.measure.metrics.base import MeanMetric
 from edgeopt.measure.metrics.scores import by_rows, predictions
 
 __all__ = ["TopFive", "TopOne"]
 
 
-class TopOne:
+class TopOne(MeanMetric):
     """Share of the samples whose highest score is that of their class; among equal scores the lowest class counts."""
 
     name = "accuracy_top1_pct"
     unit = "%"
     better: Literal["higher", "lower"] = "higher"
     tasks = frozenset({"classification"})
-    mean = True
     scale = 100.0
 
     def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
@@ -30,10 +30,6 @@ class TopOne:
             targets: Class indices, int [N].
         """
         return {"value": predictions(outputs) == targets}
-
-    def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
-        """Percent of the samples."""
-        return self.scale * float(np.average(samples["value"], weights=weights))
 
 
 class TopFive(TopOne):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, Protocol
 
 import numpy as np
 
 from edgeopt.bundle.outcomes import Samples
 
-__all__ = ["Metric", "drop_of"]
+__all__ = ["MeanMetric", "Metric", "drop_of"]
 
 
 class Metric(Protocol):
@@ -58,6 +59,25 @@ class Metric(Protocol):
             NaN where the weighted samples do not define it (one class alone has no ROC-AUC).
         """
         ...
+
+
+class MeanMetric(ABC):
+    """A metric that is the mean of one number per sample, kept as ``value``."""
+
+    name: str
+    unit: str = "1"
+    better: Literal["higher", "lower"] = "lower"
+    tasks: frozenset[str] = frozenset()
+    mean = True
+    scale: float = 1.0
+
+    @abstractmethod
+    def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
+        """Keep ``value``, numbers or bools [N]."""
+
+    def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
+        """Their weighted mean, times ``scale``."""
+        return self.scale * float(np.average(samples["value"], weights=weights))
 
 
 def drop_of(metric: Metric, reference: float, candidate: float) -> float:

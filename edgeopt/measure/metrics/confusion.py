@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from edgeopt.bundle.outcomes import Samples
 from edgeopt.measure.metrics.scores import predictions
 
-__all__ = ["ConfusionMetric", "Counts", "ratio"]
+__all__ = ["ConfusionMetric", "Counts", "MicroMetric", "ratio"]
 
 
 class Counts:
@@ -30,10 +31,10 @@ class Counts:
         self.seen = (self.actual > 0) | (self.predicted > 0)
 
 
-class ConfusionMetric:
+class ConfusionMetric(ABC):
     """A figure in percent of ``Counts``; a class whose figure is 0/0 counts as 0, as in scikit-learn."""
 
-    name = ""
+    name: str
     unit = "%"
     better: Literal["higher", "lower"] = "higher"
     tasks = frozenset({"classification"})
@@ -57,8 +58,16 @@ class ConfusionMetric:
             return float("nan")
         return 100.0 * self._share(counts)
 
+    @abstractmethod
     def _share(self, counts: Counts) -> float:
-        raise NotImplementedError
+        """In [0, 1]."""
+
+
+class MicroMetric(ConfusionMetric):
+    """All classes' counts together. With one class per sample precision, recall and F1 are then all the accuracy."""
+
+    def _share(self, counts: Counts) -> float:
+        return float(counts.right.sum() / counts.actual.sum())
 
 
 def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

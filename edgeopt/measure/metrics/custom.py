@@ -10,7 +10,7 @@ import numpy as np
 from edgeopt.bundle.outcomes import Samples
 from edgeopt.core.errors import DataError
 from edgeopt.core.named import imported
-from edgeopt.measure.metrics.base import Metric
+from edgeopt.measure.metrics.base import MeanMetric, Metric
 
 __all__ = ["PerSample", "custom_metric"]
 
@@ -48,17 +48,13 @@ def custom_metric(place: str) -> Metric:
     return metric
 
 
-class PerSample:
+class PerSample(MeanMetric):
     """The mean of a function of each sample.
 
     Args:
         function: Called with outputs [N, …] and targets [N, …]; gives numbers [N].
         place: How errors name it.
     """
-
-    tasks: frozenset[str] = frozenset()
-    mean = True
-    scale = 1.0
 
     def __init__(self, function: Callable[[np.ndarray, np.ndarray], np.ndarray], place: str) -> None:
         self._function, self._place = function, place
@@ -87,7 +83,3 @@ class PerSample:
         if not np.isfinite(values).all():
             raise DataError(f"{_WHAT} gives values that are not finite.", got=self._place)
         return {"value": values.astype(np.float64)}
-
-    def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
-        """The weighted mean."""
-        return float(np.average(samples["value"], weights=weights))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeopt.measure.metrics.confusion import ConfusionMetric, Counts, ratio
+from edgeopt.measure.metrics.confusion import ConfusionMetric, Counts, MicroMetric, ratio
 
 __all__ = ["F1Macro", "F1Micro"]
 
@@ -16,10 +16,7 @@ class F1Macro(ConfusionMetric):
         return float(ratio(2 * counts.right, counts.actual + counts.predicted)[counts.seen].mean())
 
 
-class F1Micro(ConfusionMetric):
-    """Twice the right predictions of a class over its samples plus its predictions; all classes' counts together. With one class per sample that is the accuracy."""
+class F1Micro(MicroMetric):
+    """The same over all classes' counts together."""
 
     name = "f1_micro_pct"
-
-    def _share(self, counts: Counts) -> float:
-        return float(counts.right.sum() / counts.actual.sum())

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from edgeopt.bundle.outcomes import Samples
+from edgeopt.measure.metrics.base import MeanMetric
 from edgeopt.measure.metrics.scores import probabilities
 
 __all__ = ["LogLoss"]
@@ -14,15 +15,13 @@ __all__ = ["LogLoss"]
 _TINY = float(np.finfo(np.float64).eps)
 
 
-class LogLoss:
+class LogLoss(MeanMetric):
     """Mean of -ln(probability of the right class), in nats; probabilities below 2^-52 count as that."""
 
     name = "log_loss_nats"
     unit = "nats"
     better: Literal["higher", "lower"] = "lower"
     tasks = frozenset({"classification"})
-    mean = True
-    scale = 1.0
 
     def samples(self, outputs: np.ndarray, targets: np.ndarray) -> Samples:
         """Keep each sample's loss, float64.
@@ -38,7 +37,3 @@ class LogLoss:
             return loss
 
         return {"value": probabilities(outputs, lost)}
-
-    def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
-        """Nats per sample."""
-        return float(np.average(samples["value"], weights=weights))

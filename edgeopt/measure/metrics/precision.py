@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeopt.measure.metrics.confusion import ConfusionMetric, Counts, ratio
+from edgeopt.measure.metrics.confusion import ConfusionMetric, Counts, MicroMetric, ratio
 
 __all__ = ["PrecisionMacro", "PrecisionMicro"]
 
@@ -16,10 +16,7 @@ class PrecisionMacro(ConfusionMetric):
         return float(ratio(counts.right, counts.predicted)[counts.seen].mean())
 
 
-class PrecisionMicro(ConfusionMetric):
-    """Right predictions of a class over its predictions; all classes' counts together. With one class per sample that is the accuracy."""
+class PrecisionMicro(MicroMetric):
+    """The same over all classes' counts together."""
 
     name = "precision_micro_pct"
-
-    def _share(self, counts: Counts) -> float:
-        return float(counts.right.sum() / counts.actual.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -12,13 +13,13 @@ from edgeopt.measure.metrics.scores import are_probabilities, probabilities
 __all__ = ["RankingMetric", "steps"]
 
 
-class RankingMetric:
+class RankingMetric(ABC):
     """The mean over classes of a figure of "this class before all others"; NaN where a class has no other or no own.
 
     It keeps N × C ranks, so it is measured where it is asked for.
     """
 
-    name = ""
+    name: str
     unit = "%"
     better: Literal["higher", "lower"] = "higher"
     tasks = frozenset({"classification"})
@@ -49,8 +50,9 @@ class RankingMetric:
         found = [self._of_class(place[:, one], label == one, weights) for one in classes]
         return 100.0 * float(np.mean(found)) if found else float("nan")
 
+    @abstractmethod
     def _of_class(self, place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
-        raise NotImplementedError
+        """In [0, 1]; NaN where it is not defined."""
 
 
 def steps(place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeopt.measure.metrics.confusion import ConfusionMetric, Counts, ratio
+from edgeopt.measure.metrics.confusion import ConfusionMetric, Counts, MicroMetric, ratio
 
 __all__ = ["RecallMacro", "RecallMicro"]
 
@@ -16,10 +16,7 @@ class RecallMacro(ConfusionMetric):
         return float(ratio(counts.right, counts.actual)[counts.seen].mean())
 
 
-class RecallMicro(ConfusionMetric):
-    """Right predictions of a class over its samples; all classes' counts together. With one class per sample that is the accuracy."""
+class RecallMicro(MicroMetric):
+    """The same over all classes' counts together."""
 
     name = "recall_micro_pct"
-
-    def _share(self, counts: Counts) -> float:
-        return float(counts.right.sum() / counts.actual.sum())

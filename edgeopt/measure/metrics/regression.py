@@ -15,7 +15,7 @@ __all__ = ["RegressionMetric", "per_sample"]
 class RegressionMetric:
     """A figure of outputs [N, …] against targets of the same shape; all values of a sample count alike."""
 
-    name = ""
+    name: str
     unit = "1"
     better: Literal["higher", "lower"] = "lower"
     tasks = frozenset({"regression"})
