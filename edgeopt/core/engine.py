@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from edgeopt.core.coverage import Coverage
 from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
 
@@ -32,6 +33,7 @@ class Engine:
         outputs: Likewise.
         options: What the runner must set to run it as compiled (session options, hints). JSON values.
         events: What the runtime did on its own: fall-backs, ops left in float.
+        coverage: What it runs in int8, where it tells.
     """
 
     runtime: str
@@ -44,6 +46,7 @@ class Engine:
     options: Mapping[str, Any] = field(default_factory=dict)
     next_command: str | None = None
     events: tuple[Event, ...] = ()
+    coverage: Coverage | None = None
 
     @property
     def path(self) -> Path:
