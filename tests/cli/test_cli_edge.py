@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -94,3 +95,31 @@ def test_the_callers_own_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert run(_command(KeyboardInterrupt()), []) == 130
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_in_a_finalizer_still_ends_the_command(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)  # the handler runs here, where Python drops what it raises
+
+    reached = []
+
+    @click.command()
+    def finalize() -> None:
+        made = Finalized()
+        del made
+        time.sleep(30)
+        reached.append(True)
+
+    before = sys.unraisablehook
+    assert run(finalize, []) == 130
+    assert not reached
+    assert sys.unraisablehook is before
+    assert (
+        capfd.readouterr().err.strip()
+        == "Interrupted. Nothing was left half written; the next run resumes from the cache."
+    )
