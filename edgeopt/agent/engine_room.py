@@ -98,7 +98,8 @@ class EngineRoom:
 
     def time(self, n: int, per: int = 1) -> dict[str, Any]:
         """Run ``n`` queries of ``per`` inferences and time each query."""
-        return {**timed(self._one(), n, per), "rss_mib": read_state().get("rss_mib")}
+        own = getattr(self._ready(), "last_ns", None)
+        return {**timed(self._one(), n, per, own), "rss_mib": read_state().get("rss_mib")}
 
     def serve(self, schedule_ns: Sequence[int]) -> dict[str, Any]:
         """Run once for each arrival of a schedule."""

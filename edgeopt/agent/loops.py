@@ -58,10 +58,15 @@ def warmed(run: Callable[[], Any], least: int, within_pct: float | None, most: i
     return {"n": n, "seconds": (clock() - start) / 1e9, "converged": converged}
 
 
-def timed(run: Callable[[], Any], n: int, per: int) -> dict[str, Any]:
-    """``n`` queries of ``per`` inferences, each query timed; the garbage collector rests meanwhile."""
+def timed(run: Callable[[], Any], n: int, per: int, own: Callable[[], int] | None = None) -> dict[str, Any]:
+    """``n`` queries of ``per`` inferences, each query timed; the garbage collector rests meanwhile.
+
+    Args:
+        own: What the runtime's own clock says of its last inference, in ns; asked between queries of one inference.
+    """
     clock = time.perf_counter_ns
     latency = [0] * n
+    inside = [0] * n if own is not None and per == 1 else None
     with _no_garbage_collection():
         before = _preemptions()
         if per == 1:
@@ -69,6 +74,8 @@ def timed(run: Callable[[], Any], n: int, per: int) -> dict[str, Any]:
                 start = clock()
                 run()
                 latency[i] = clock() - start
+                if inside is not None and own is not None:
+                    inside[i] = own()
         else:
             for i in range(n):
                 start = clock()
@@ -76,7 +83,8 @@ def timed(run: Callable[[], Any], n: int, per: int) -> dict[str, Any]:
                     run()
                 latency[i] = clock() - start
         after = _preemptions()
-    return {"latency_ns": latency, "preemptions": None if before is None or after is None else after - before}
+    taken = None if before is None or after is None else after - before
+    return {"latency_ns": latency, "runtime_ns": inside, "preemptions": taken}
 
 
 def arrivals(run: Callable[[], Any], schedule_ns: Sequence[int]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ One agent process serves one engine, so every measured engine has a fresh proces
 | ``{"do": "load", "runtime", "entry", "options", "threads"}`` | ``{"import_ms", "load_ms", "runtime_version", "inputs": {name: {dtype, shape}}, "outputs": {…}, "fallbacks": [...]}`` |
 | ``{"do": "first", "inputs": FILE}`` | ``{"cold_start_ms", "load_ms", "first_ms"}``: load + first inference; only right after ``load`` |
 | ``{"do": "warm", "n", "within_pct"?, "most"?, "limit_s"?}`` | ``{"n", "seconds", "converged": bool or null}``: untimed; with ``within_pct``, ``n`` or more, until it is steady |
-| ``{"do": "time", "n", "per"?}`` | ``{"latency_ns": [n ints], "preemptions": int or null, "rss_mib": float or null}``: ``n`` queries of ``per`` (1) inferences on the current inputs, each query timed |
+| ``{"do": "time", "n", "per"?}`` | ``{"latency_ns": [n ints], "runtime_ns": [n ints] or null, "preemptions": int or null, "rss_mib": float or null}``: ``n`` queries of ``per`` (1) inferences on the current inputs, each query timed |
 | ``{"do": "serve", "schedule_ns": [ints]}`` | ``{"latency_ns": […], "service_ns": […], "seconds"}``: one inference per arrival; latency counts from the scheduled arrival |
 | ``{"do": "energy", "seconds": S}`` | ``{"n", "seconds", "joules", "counter"}`` or ``{"unavailable": why}``: inferences for so long between two readings |
 | ``{"do": "state"}`` | what ``state.py`` can read now: frequency, temperature, throttling, load, CPU times, resident memory |
@@ -23,6 +23,7 @@ One agent process serves one engine, so every measured engine has a fresh proces
 - ``import_ms`` is the runtime's own import, before ``load_ms`` begins; ``cold_start_ms`` = ``load_ms`` + ``first_ms``.
 - The three figures of ``memory`` are resident sizes of the whole process: before ``load``, the peak during ``load``,
   the peak since. What the engine costs is a peak minus the baseline.
+- ``runtime_ns``: the same inferences by the runtime's own clock, where it has one: without what Python adds.
 - ``preemptions``: how often the kernel took the CPU away during the block; null where it does not count them.
 - ``fallbacks``: sentences about what the runtime did on its own.
 

@@ -19,9 +19,10 @@ from edgeopt.measure import statistics
 from edgeopt.measure.processes import SampleFiles, start
 from edgeopt.recipes.schema import Measure
 
-__all__ = ["harness_overhead", "null_engine"]
+__all__ = ["harness_overhead", "null_engine", "runtime_clock"]
 
 _NAME = "harness_overhead_us"
+_RUNTIME = "latency_runtime_p50_ms"
 _BLOCKS, _SIZE = 20, 50
 
 
@@ -53,6 +54,46 @@ def harness_overhead(
         n=blocks.size,
         device=device.name,
         conditions={"runtime": "null", "batch": batch, "what": "the timing loop around a runner that computes nothing"},
+    )
+
+
+def runtime_clock(
+    device: Host, engine: Engine, *, sample: Mapping[str, np.ndarray], config: Measure, batch: int, seed: int = 0
+) -> Measurement:
+    """The median inference by the runtime's own clock: what an application in C++ sees, without Python's share.
+
+    Its condition ``python_us`` is that share: the median of the difference to the same inferences by the harness's
+    clock. Null where the runtime has no clock of its own.
+
+    Args:
+        sample: Real samples, one array per input name.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeopt-clock-") as directory, ExitStack() as stack:
+        files = SampleFiles(Path(directory), sample)
+        try:
+            one = start(stack, device, engine, files, config=config, batch=batch, warm=True)
+            taken = [one.session.request("time", n=_SIZE) for _ in range(_BLOCKS)]
+        except DeviceError as error:
+            return not_measured(_RUNTIME, "ms", str(error))
+    inside = [reply.get("runtime_ns") for reply in taken]
+    if any(block is None for block in inside):
+        return not_measured(_RUNTIME, "ms", f"{engine.runtime} has no clock of its own", runtime=engine.runtime)
+    blocks = np.array(inside, dtype=np.float64) / 1e6
+    outside = np.array([reply["latency_ns"] for reply in taken], dtype=np.float64) / 1e6
+    return Measurement(
+        name=_RUNTIME,
+        value=float(np.median(blocks)),
+        unit="ms",
+        interval=statistics.block_quantiles(blocks, [0.5], seed=seed)[0],
+        n=blocks.size,
+        device=device.name,
+        conditions={
+            "runtime": engine.runtime,
+            "batch": batch,
+            "threads": config.threads,
+            "python_us": round(1e3 * float(np.median(outside - blocks)), 1),
+            "what": "by the runtime's own clock, in a process of its own, after the figures above",
+        },
     )
 
 

@@ -68,7 +68,7 @@ def bench_bundle(
     """
     from edgeopt.measure.compare import until_precise
     from edgeopt.measure.latency import measure_latency
-    from edgeopt.measure.overhead import harness_overhead
+    from edgeopt.measure.overhead import harness_overhead, runtime_clock
 
     bundle = _built(path)
     wanted = {
@@ -92,7 +92,10 @@ def bench_bundle(
         if found[name].failed and is_remote(where):
             raise DeviceError(found[name].failed)
         figures = [*found[name].measurements]
-        figures.append(harness_overhead(where, bundle.engine, sample=sample, config=config, batch=batch))
+        figures += [
+            overhead(where, bundle.engine, sample=sample, config=config, batch=batch)
+            for overhead in (harness_overhead, runtime_clock)
+        ]
         if config.precision is not None:
             figures.append(_noise(found, name, config.precision))
         return tuple(told_of_resuming(where, figures))

@@ -137,3 +137,13 @@ def test_a_query_may_be_several_inferences():
     calls = []
     assert len(timed(lambda: calls.append(1), 3, 4)["latency_ns"]) == 3
     assert len(calls) == 12
+
+
+def test_the_runtimes_own_clock_is_asked_after_each_query():
+    asked = iter([10, 20, 30])
+    assert timed(lambda: None, 3, 1, lambda: next(asked))["runtime_ns"] == [10, 20, 30]
+
+
+def test_a_query_of_several_inferences_has_no_time_of_the_runtimes_own():
+    assert timed(lambda: None, 2, 3, lambda: 1)["runtime_ns"] is None
+    assert timed(lambda: None, 2, 1)["runtime_ns"] is None

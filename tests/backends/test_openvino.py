@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def run_python(code, tmp_path):
 def test_importing_openvino_through_us_loads_no_telemetry(tmp_path):
     code = """
 import sys
+import time
 from edgeopt.agent.runners.openvino import import_openvino
 ov = import_openvino()
 from openvino.tools.ovc import telemetry_utils
@@ -210,3 +212,17 @@ def test_external_weights_are_read(empty, tmp_path):
     with BACKEND.load(engine, 1) as opened:
         expected = ReferenceEvaluator(conv_net()).run(None, {"image": x})[0]
         np.testing.assert_allclose(opened.infer({"image": x})["logits"], expected, atol=1e-4, rtol=0)
+
+
+def test_openvinos_own_clock_counts_the_last_inference_and_less_than_we_see(tmp_path):
+    onnx.save(conv_net(), tmp_path / "g.onnx")
+    (tmp_path / "e").mkdir()
+    engine = BACKEND.compile(tmp_path / "g.onnx", make_target(), make_rules("openvino"), tmp_path / "e", 1)
+    shape = [n if isinstance(n, int) else 1 for n in engine.inputs[0].shape]
+    given = {engine.inputs[0].name: np.zeros(shape, np.float32)}
+    with runner.open_runner(engine.path, engine.options, 1) as opened:
+        for _ in range(3):
+            start = time.perf_counter_ns()
+            opened.infer(given)
+            seen = time.perf_counter_ns() - start
+            assert 0 < opened.last_ns() <= seen

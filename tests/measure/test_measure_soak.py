@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeopt.core.errors import DataError, DeviceError
-from edgeopt.measure.overhead import harness_overhead, null_engine
+from edgeopt.measure.overhead import harness_overhead, null_engine, runtime_clock
 from edgeopt.measure.soak import soak_engine, throttled_from
 from edgeopt.recipes.schema import Measure
 from edgeopt.report.soak import page, soak_json
@@ -139,6 +139,12 @@ def test_the_harness_own_time_is_a_figure(device, linear):
     assert (found.name, found.unit, found.n) == ("harness_overhead_us", "us", 1000)
     assert 0 < found.interval.low <= found.value <= found.interval.high
     assert found.conditions["runtime"] == "null"
+
+
+def test_a_runtime_without_a_clock_is_told_of(device, linear):
+    found = runtime_clock(device, linear("net", np.ones((4, 3))), sample=SAMPLE, config=CONFIG, batch=1)
+    assert found.value is None
+    assert "no clock of its own" in found.reason
 
 
 def test_a_null_engine_has_the_ports_of_the_real_one(tmp_path, linear):
