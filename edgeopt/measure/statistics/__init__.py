@@ -11,7 +11,7 @@ from edgeopt.measure.statistics.ratios import (
     ratio_of_quantiles,
     ratio_of_windows,
 )
-from edgeopt.measure.statistics.shares import mcnemar_p, paired_difference, proportion
+from edgeopt.measure.statistics.shares import exceeds_p, mcnemar_p, paired_difference, proportion
 from edgeopt.measure.statistics.timing import block_quantiles, median_of_few, quantile, rate
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_mean",
     "detectable_drop",
+    "exceeds_p",
     "fail_power",
     "half_width",
     "holdable_limit",

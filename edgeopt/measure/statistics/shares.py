@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from edgeopt.core.measurement import Interval
 
-__all__ = ["mcnemar_p", "paired_difference", "proportion", "score_statistic"]
+__all__ = ["exceeds_p", "mcnemar_p", "paired_difference", "proportion", "score_statistic"]
 
 _LEVEL = 0.95
 
@@ -44,6 +44,23 @@ def paired_difference(only_first: int, only_second: int, n: int, level: float = 
     return Interval(low=low, high=high, level=level, method="Tango score, paired")
 
 
+def exceeds_p(only_first: int, only_second: int, n: int, difference: float) -> float:
+    """The one-sided p-value of "the shares differ by no more than ``difference``".
+
+    The larger one of two: Tango's score statistic, so that it is below 0.025 only where ``difference`` lies below the
+    interval of ``paired_difference``; and the signed root of the likelihood ratio, which keeps its level in the far
+    tail, where an adjustment for many comparisons looks (Severini, Likelihood Methods in Statistics, section 4.4).
+    """
+    b, c = np.float64(only_first), np.float64(only_second)
+    score = float(score_statistic(b, c, n, difference))
+    q = float(_restricted(b, c, n, difference))
+    counts = np.array([b, c, n - b - c])
+    shares = np.array([q + difference, q, 1 - 2 * q - difference])
+    ratio = float(special.xlogy(counts, counts / n).sum() - special.xlogy(counts, np.maximum(shares, 0.0)).sum())
+    root = np.copysign(np.sqrt(2 * max(ratio, 0.0)), score)
+    return float(max(stats.norm.sf(score), stats.norm.sf(root)))
+
+
 def mcnemar_p(only_first: int, only_second: int) -> float:
     """The exact two-sided p-value of "both err equally often" (McNemar): a sign test on the discordant pairs."""
     discordant = only_first + only_second
@@ -64,15 +81,20 @@ def score_statistic(b: np.ndarray, c: np.ndarray, n: int, delta: float) -> np.nd
     Returns:
         ±infinity where the variance vanishes and the difference is not ``delta``.
     """
-    linear = (2 * n - b + c) * delta - b - c
-    constant = -c * delta * (1 - delta)
-    q = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    q = _restricted(b, c, n, delta)
     variance = n * (2 * q + delta * (1 - delta))
     distance = b - c - n * delta
     flat = variance <= 1e-12 * n
     with np.errstate(divide="ignore", invalid="ignore"):
         score = distance / np.sqrt(np.where(flat, 0.0, variance))
     return np.where(distance == 0, 0.0, score)
+
+
+def _restricted(b: np.ndarray, c: np.ndarray, n: int, delta: float) -> np.ndarray:
+    """The likeliest q at the difference ``delta``, the root of the equation in ``score_statistic``."""
+    linear = (2 * n - b + c) * delta - b - c
+    constant = -c * delta * (1 - delta)
+    return np.asarray((np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n))
 
 
 def _score_root(b: int, c: int, n: int, *, z: float, low: float, high: float) -> float:
