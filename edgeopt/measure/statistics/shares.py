@@ -51,7 +51,7 @@ def exceeds_p(only_first: int, only_second: int, n: int, difference: float) -> f
     interval of ``paired_difference``; and the signed root of the likelihood ratio, which keeps its level in the far
     tail, where an adjustment for many comparisons looks (Severini, Likelihood Methods in Statistics, section 4.4).
     """
-    b, c = np.float64(only_first), np.float64(only_second)
+    b, c = np.asarray(only_first, np.float64), np.asarray(only_second, np.float64)
     score = float(score_statistic(b, c, n, difference))
     q = float(_restricted(b, c, n, difference))
     counts = np.array([b, c, n - b - c])
