@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from edgeopt.core.engine import Engine
+from edgeopt.core.errors import DeviceError
 
-__all__ = ["Host", "Session"]
+__all__ = ["Host", "Session", "demand_timing"]
 
 
 class Session(Protocol):
@@ -53,6 +54,11 @@ class Host(Protocol):
         """What figures measured here carry as their device."""
         ...
 
+    @property
+    def numerics_only(self) -> str:
+        """Why times and memory measured here are no device's; empty where they may be measured."""
+        ...
+
     def open(self, engine: Engine, *, threads: int | None = None) -> Session:
         """Start a fresh agent process for ``engine`` (its files are sent where the device is another machine).
 
@@ -61,3 +67,18 @@ class Host(Protocol):
                 all cores to it. The runtime itself gets its threads with the request ``load``.
         """
         ...
+
+
+def demand_timing(host: Host) -> None:
+    """Whether times may be measured on ``host``; its outputs may in any case.
+
+    Raises:
+        DeviceError: They would be no device's.
+    """
+    why = getattr(host, "numerics_only", "")  # devices of other packages need not say
+    if why:
+        raise DeviceError(
+            "Latency, throughput and memory are not measured on this device.",
+            got=f"{host.name}: {why}",
+            fix="Measure them on the real device (--device ssh://…), or the outputs here: edgeopt eval, edgeopt verify.",
+        )

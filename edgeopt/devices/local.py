@@ -42,6 +42,8 @@ class LocalDevice:
         search_path: Folders where those modules are looked for.
     """
 
+    numerics_only = ""
+
     def __init__(
         self,
         *,

@@ -5,20 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from edgeopt.core.errors import DeviceError, nearest_first
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.registry import Registry
 
 if TYPE_CHECKING:  # a list of names must not cost an import of pydantic
     from edgeopt.devices.base import Device
 
-__all__ = ["DEVICES", "open_device", "opened"]
+__all__ = ["DEVICES", "SCHEMES", "Opener", "open_device", "opened"]
+
+
+class Opener(Protocol):
+    """Makes the device that ``SCHEME:whatever`` names; what it has no use for it leaves alone."""
+
+    def __call__(
+        self, spec: str, *, accept_new_host_key: bool, devices_file: Path | None, progress: ProgressListener
+    ) -> Device:
+        """The device. Raises a ``DeviceError`` where the rest of the name is malformed or cannot be used here."""
+        ...
+
 
 DEVICES: Registry[Callable[[], Device]] = Registry(
     "device", {"local": "edgeopt.devices.local:LocalDevice"}, "edgeopt.devices"
 )
 """Device name → its class, imported on use."""
+
+SCHEMES: Registry[Opener] = Registry(
+    "kind of device",
+    {
+        "ssh": "edgeopt.devices.ssh.device:open_ssh",
+        "qemu": "edgeopt.devices.qemu.device:open_emulated",
+    },
+    "edgeopt.device_schemes",
+)
+"""What stands before the colon in ``ssh://…`` and ``qemu:cortex-a53`` → its opener, imported on use."""
 
 
 def open_device(
@@ -31,7 +53,8 @@ def open_device(
     """The device that ``spec`` names.
 
     Args:
-        spec: ``local`` (this machine), ``ssh://[user@]host[:port][?python=…]``, or a name of ``devices.toml``.
+        spec: ``local`` (this machine), ``ssh://[user@]host[:port][?python=…]``, ``qemu:CPU`` (an emulated CPU, for
+            numerics only), or a name of ``devices.toml``.
         accept_new_host_key: Take the key of a device that is not in known_hosts yet, and add it.
         devices_file: Instead of ``devices.toml`` here or in the user's config folder.
         progress: Told of uploads.
@@ -41,10 +64,17 @@ def open_device(
     """
     if spec in DEVICES:
         return DEVICES[spec]()
-    from edgeopt.devices.fleet import find_address  # noqa: PLC0415
-    from edgeopt.devices.ssh.device import SshDevice  # noqa: PLC0415
-
-    return SshDevice(find_address(spec, devices_file), accept_new_host_key=accept_new_host_key, progress=progress)
+    scheme, colon, _ = spec.partition(":")
+    if not colon and scheme not in SCHEMES:
+        scheme = "ssh"  # a name of devices.toml
+    if scheme == "fleet":
+        raise DeviceError(
+            "A fleet is several devices, and this is done on one.", got=repr(spec), fix="Name one device."
+        )
+    if scheme not in SCHEMES:
+        known = ", ".join(("local", *(f"{name}:…" for name in nearest_first(scheme, SCHEMES))))
+        raise DeviceError("There is no device of that kind.", got=repr(spec), fix=f"Known: {known}.")
+    return SCHEMES[scheme](spec, accept_new_host_key=accept_new_host_key, devices_file=devices_file, progress=progress)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeopt.core.device import Host
+from edgeopt.core.device import Host, demand_timing
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DataError, DeviceError
 from edgeopt.core.events import Progress, ProgressListener, ignore_progress
@@ -91,7 +91,9 @@ def measure_latency(
 
     Raises:
         DataError: There is no sample.
+        DeviceError: Times measured on the device would mean nothing.
     """
+    demand_timing(device)
     if not sample or any(array.ndim == 0 or len(array) == 0 for array in sample.values()):
         raise DataError("There is no sample to measure with.", fix="Give at least one real sample per input.")
     rounds = max(_FEWEST_ROUNDS, math.ceil(config.latency_samples / config.block))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeopt.core.device import Host
+from edgeopt.core.device import Host, demand_timing
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DataError, DeviceError
 from edgeopt.core.events import Progress, ProgressListener, ignore_progress
@@ -88,8 +88,9 @@ def soak_engine(
 
     Raises:
         DataError: There is no sample.
-        DeviceError: The engine cannot be run, or failed before there was a window.
+        DeviceError: The engine cannot be run, or failed before there was a window; or times mean nothing there.
     """
+    demand_timing(device)
     if not sample or any(len(array) == 0 for array in sample.values()):
         raise DataError("There is no sample to measure with.", fix="Give at least one real sample per input.")
     run = _Soaking(seconds=seconds, clock=clock, progress=progress)

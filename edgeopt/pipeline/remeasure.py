@@ -13,6 +13,7 @@ import numpy as np
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.bundle.layout import ENGINE, RECIPE, TARGET, read_reference
 from edgeopt.bundle.load import Bundle, load_bundle
+from edgeopt.core.device import demand_timing
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import BundleError, DeviceError
 from edgeopt.core.events import ProgressListener, ignore_progress
@@ -87,6 +88,7 @@ def bench_bundle(
         engines[_AGAIN] = bundle.engine
         more = until_precise(config.precision, config.precision_limit_s, ((_AGAIN, name),))
     with opened(device, progress=progress) as where:
+        demand_timing(where)
         demand_runtime(where, bundle)
         found = measure_latency(where, engines, sample=sample, config=config, batch=batch, progress=progress, more=more)
         if found[name].failed and is_remote(where):
@@ -129,6 +131,7 @@ def soak_bundle(
     bundle = _built(path)
     config, sample, batch = _setting(bundle, {"threads": threads})
     with opened(device, progress=progress) as where:
+        demand_timing(where)
         demand_runtime(where, bundle)
         return soak_engine(
             where, bundle.engine, sample=sample, config=config, batch=batch, seconds=seconds, progress=progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from edgeopt.bundle.document import DeviceInfo
@@ -13,6 +14,7 @@ from edgeopt.core.errors import DeviceError
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.devices.base import demand_built
 from edgeopt.devices.facts import device_info
+from edgeopt.devices.fleet import find_address
 from edgeopt.devices.ssh.address import Address, parse_address
 from edgeopt.devices.ssh.depot import Depot
 from edgeopt.devices.ssh.link import Link
@@ -20,7 +22,7 @@ from edgeopt.devices.ssh.session import SshSession
 from edgeopt.devices.ssh.work import Work
 from edgeopt.targets.host import Host
 
-__all__ = ["SshDevice"]
+__all__ = ["SshDevice", "open_ssh"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _INSTALL = {"ort-mobile": "onnxruntime"}
@@ -37,6 +39,8 @@ class SshDevice:
         progress: Told of uploads.
         connect_timeout_s: See ``Link``, like ``keepalive_s`` and ``patience_s``.
     """
+
+    numerics_only = ""
 
     def __init__(
         self,
@@ -191,3 +195,14 @@ class SshDevice:
 
     def _named(self, info: DeviceInfo) -> str:
         return f"{self.address.label}: {info.name}"
+
+
+def open_ssh(
+    spec: str, *, accept_new_host_key: bool, devices_file: Path | None, progress: ProgressListener
+) -> SshDevice:
+    """The device of a URL or of a name in ``devices.toml``.
+
+    Raises:
+        DeviceError: There is no such name, or the address is malformed.
+    """
+    return SshDevice(find_address(spec, devices_file), accept_new_host_key=accept_new_host_key, progress=progress)
