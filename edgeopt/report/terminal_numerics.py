@@ -1,0 +1,32 @@
+"""The table of other instruction sets in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from edgeopt.bundle.numerics import NumericsSection
+from edgeopt.report.numerics import TITLE, numerics_table
+
+__all__ = ["render_numerics"]
+
+_STYLES = {"inside": "green", "OUTSIDE": "bold red", "not run": "bold yellow"}
+
+
+def render_numerics(section: NumericsSection, console: Console) -> None:
+    """Print one row per device, this machine first, and what there is to say of them."""
+    found = numerics_table(section)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for head in found.heads:
+        table.add_column(head, overflow="fold")
+    for row in found.rows:
+        table.add_row(
+            *(Text(cell.replace(" [", "\n[").replace(" (", "\n("), style=_STYLES.get(cell, "")) for cell in row)
+        )
+    console.print()
+    console.print(Text(TITLE, style="bold"))
+    console.print(table)
+    for text in (found.caption, *found.notes):
+        console.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)))
