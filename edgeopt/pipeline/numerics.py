@@ -32,6 +32,9 @@ from edgeopt.report.write import write_report
 __all__ = ["check_devices", "compare_bundle", "record_numerics"]
 
 
+_AGAINST = ("agreement", "drop", "output_")
+
+
 def compare_bundle(
     path: Path,
     *,
@@ -169,7 +172,8 @@ class _Bench:
         """This machine's row, and its outputs."""
         row, outputs = self._run("local", device)
         figures = judge_outputs(outputs, outputs, self.data, row.name, self._conditions(), seed=self.context.seed)
-        return row.model_copy(update={"figures": figures.measurements}), outputs
+        own = tuple(m for m in figures.measurements if not m.name.startswith(_AGAINST))  # with itself it agrees
+        return row.model_copy(update={"figures": own}), outputs
 
     def row(self, spec: str, device: Device, host: Mapping[str, np.ndarray]) -> NumericsRow:
         """Another device's row."""

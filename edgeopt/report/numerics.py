@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgeopt.bundle.accuracy import drop_name
 from edgeopt.bundle.numerics import NumericsRow, NumericsSection
-from edgeopt.core.measurement import Measurement
 from edgeopt.report.escape import markdown_table, markdown_text
 from edgeopt.report.format import figure, label, plain
 from edgeopt.report.page import bullet_list, plain_page, plain_table
@@ -17,7 +15,6 @@ __all__ = ["NumericsTable", "numerics_html", "numerics_json", "numerics_markdown
 
 TITLE = "Other instruction sets"
 _NONE = "–"
-_AGAINST_HOST = ("agreement_pct", "output_sqnr_db")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,23 +24,26 @@ class NumericsTable:
     Attributes:
         caption: What was compared, on how much, and how to read it.
         rows: One text per head, this machine first.
+        specs: The devices as they were asked for, shorter than their names.
         notes: Why a device has no figures, and what an emulated one's do not say.
     """
 
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    specs: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def numerics_table(section: NumericsSection) -> NumericsTable:
     """The section as text; columns that have no figure in any row are left out."""
     every = (section.host, *section.rows)
-    primary = next((m for m in section.host.figures if m.value is not None and not _is_relative(m)), None)
+    primary = next((m for m in section.host.figures if m.value is not None), None)
+    in_steps = any(output.steps is not None for row in every for output in row.outputs)
     columns = [
         ("device", [plain(row.name) for row in every]),
         ("outputs that differ", [_differing(row) for row in every]),
-        ("largest difference", [_largest(row) for row in every]),
+        (f"largest difference, {'steps' if in_steps else 'of the range'}", [_largest(row) for row in every]),
         ("changed predictions", [_changed(row) for row in every]),
         (label(primary.name) if primary else "", [_figure(row, primary.name if primary else "") for row in every]),
         ("agreement", [_figure(row, "agreement_pct") for row in every]),
@@ -59,6 +59,7 @@ def numerics_table(section: NumericsSection) -> NumericsTable:
         caption=caption,
         heads=tuple(head for head, _ in kept),
         rows=tuple(zip(*(cells for _, cells in kept), strict=True)),
+        specs=tuple(plain(row.spec) for row in every),
         notes=tuple(_notes(section)),
     )
 
@@ -90,11 +91,6 @@ def numerics_json(section: NumericsSection) -> str:
     return section.model_dump_json(indent=2) + "\n"
 
 
-def _is_relative(measurement: Measurement) -> bool:
-    name = measurement.name
-    return name in _AGAINST_HOST or name == drop_name(name) or name.startswith(("drop", "output_"))
-
-
 def _differing(row: NumericsRow) -> str:
     values = sum(output.values for output in row.outputs)
     if not values:
@@ -114,8 +110,8 @@ def _largest(row: NumericsRow) -> str:
         return "0"
     which = f" ({plain(worst.name)})" if len(row.outputs) > 1 else ""
     if worst.steps is not None:
-        return f"{worst.steps:.3g} steps{which}"
-    return f"{worst.relative:.2g} of the range{which}"
+        return f"{worst.steps:.3g}{which}"
+    return f"{worst.relative:.2g}{which}"
 
 
 def _changed(row: NumericsRow) -> str:

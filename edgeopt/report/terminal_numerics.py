@@ -13,18 +13,19 @@ from edgeopt.report.numerics import TITLE, numerics_table
 __all__ = ["render_numerics"]
 
 _STYLES = {"inside": "green", "OUTSIDE": "bold red", "not run": "bold yellow"}
+_NARROW = {"outputs that differ": "outputs\nthat differ", "changed predictions": "changed\npredictions"}
 
 
 def render_numerics(section: NumericsSection, console: Console) -> None:
-    """Print one row per device, this machine first, and what there is to say of them."""
+    """Print one row per device, this machine first, and what there is to say of them. Intervals are in the documents."""
     found = numerics_table(section)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for head in found.heads:
-        table.add_column(head, overflow="fold")
-    for row in found.rows:
-        table.add_row(
-            *(Text(cell.replace(" [", "\n[").replace(" (", "\n("), style=_STYLES.get(cell, "")) for cell in row)
-        )
+        table.add_column(_NARROW.get(head, head.replace("difference, ", "\ndifference, ")), overflow="fold")
+    table.columns[0].min_width = max(len(spec) for spec in found.specs)
+    for spec, (_, *row) in zip(found.specs, found.rows, strict=True):
+        cells = (Text(cell.partition(" [")[0], style=_STYLES.get(cell, "")) for cell in row)
+        table.add_row(Text(spec), *cells)
     console.print()
     console.print(Text(TITLE, style="bold"))
     console.print(table)
