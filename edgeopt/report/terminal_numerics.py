@@ -20,11 +20,13 @@ def render_numerics(section: NumericsSection, console: Console) -> None:
     """Print one row per device, this machine first, and what there is to say of them. Intervals are in the documents."""
     found = numerics_table(section)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for head in found.heads:
+    kept = [place for place, head in enumerate(found.heads) if head != "agreement"]  # the changed predictions say it
+    for head in (found.heads[place] for place in kept):
         table.add_column(_NARROW.get(head, head.replace("difference, ", "\ndifference, ")), overflow="fold")
     table.columns[0].min_width = max(len(spec) for spec in found.specs)
-    for spec, (_, *row) in zip(found.specs, found.rows, strict=True):
-        cells = (Text(cell.partition(" [")[0], style=_STYLES.get(cell, "")) for cell in row)
+    for spec, row in zip(found.specs, found.rows, strict=True):
+        shown = (row[place].partition(" [")[0] for place in kept[1:])
+        cells = (Text(cell, style=_STYLES.get(cell, "")) for cell in shown)
         table.add_row(Text(spec), *cells)
     console.print()
     console.print(Text(TITLE, style="bold"))
