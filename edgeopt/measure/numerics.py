@@ -12,7 +12,9 @@ from edgeopt.core.errors import DeviceError
 __all__ = ["compare_outputs", "expected_words", "within"]
 
 _LEVELS = 255
-_STEPS = 1.0
+# An int8 step that rounds the other way inside the net moves the outputs by up to one of their own. OpenVINO's x86 and
+# Arm kernels requantize differently: 1.3 steps on a small CNN whose predictions and accuracy were equal.
+_STEPS = {"openvino": 2.0}
 # Float kernels of another CPU add in another order, with and without fused multiply-add: some units of float32's last
 # place (6e-8) per sum. Weights alone in few bits are multiplied in float.
 _RELATIVE = {"fp32": 1e-6, "w8": 1e-6, "w4": 1e-6, "fp16": 5e-3}
@@ -38,17 +40,18 @@ def compare_outputs(
     return tuple(_difference(name, host[name], other[name], precision) for name in host)
 
 
-def within(differences: Sequence[OutputDifference], precision: str) -> bool:
+def within(differences: Sequence[OutputDifference], runtime: str, precision: str) -> bool:
     """Whether every output is as near as ``expected_words`` says."""
-    limit = _RELATIVE.get(precision, _STEPS / _LEVELS)
+    limit = _RELATIVE.get(precision, _STEPS.get(runtime, 1.0) / _LEVELS)
     return all(row.relative is not None and row.relative <= limit for row in differences)
 
 
-def expected_words(precision: str) -> str:
+def expected_words(runtime: str, precision: str) -> str:
     """What is normal between two correct CPUs."""
     if precision in _RELATIVE:
         return f"at most {_RELATIVE[precision]:g} of each output's range"
-    return f"at most {_STEPS:g} step (1/{_LEVELS} of each output's range)"
+    steps = _STEPS.get(runtime, 1.0)
+    return f"at most {steps:g} {'step' if steps == 1 else 'steps'} of 1/{_LEVELS} of each output's range"
 
 
 def _difference(name: str, host: np.ndarray, other: np.ndarray, precision: str) -> OutputDifference:

@@ -153,7 +153,7 @@ def _compare(
         split="test",
         samples=len(split),
         of=len(whole),
-        expected=expected_words(manifest.precision),
+        expected=expected_words(manifest.runtime, manifest.precision),
         host=host,
         rows=tuple(rows),
     )
@@ -188,7 +188,11 @@ class _Bench:
             raise DeviceError(f"{row.name} made outputs that are not finite numbers.", got=self.bundle.manifest.runtime)
         figures = judge_outputs(host, outputs, self.data, row.name, self._conditions(), seed=self.context.seed)
         return row.model_copy(
-            update={"outputs": found, "within": within(found, precision), "figures": figures.measurements}
+            update={
+                "outputs": found,
+                "within": within(found, self.bundle.manifest.runtime, precision),
+                "figures": figures.measurements,
+            }
         )
 
     def _run(self, spec: str, device: Device) -> tuple[NumericsRow, Mapping[str, np.ndarray]]:
