@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeopt.bundle.accuracy import FlipRow, ReliabilityRow, SliceRow
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
+from edgeopt.bundle.numerics import NumericsRow, NumericsSection, OutputDifference
 from edgeopt.bundle.pruning import CurveRow, PinnedLayer, PrunedRow, PrunedSection, PruningSection, StairPoint
 from edgeopt.bundle.waterfall import WaterfallRow, WaterfallSection
 from edgeopt.core.events import Event
@@ -33,6 +34,9 @@ __all__ = [
     "LimitRow",
     "MixedSection",
     "ModelSection",
+    "NumericsRow",
+    "NumericsSection",
+    "OutputDifference",
     "ParityRow",
     "PinnedLayer",
     "PrunedRow",
@@ -319,6 +323,7 @@ class Report(_Frozen):
         pruning: Of each step that searched for channel counts.
         pruned: Of each prune step: what it took away.
         waterfall: Of a recipe with float steps: from FP32 over each of them to what is made.
+        numerics: What was shipped on other instruction sets, where that was asked for.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -346,6 +351,7 @@ class Report(_Frozen):
     pruning: tuple[PruningSection, ...] = ()
     pruned: tuple[PrunedSection, ...] = ()
     waterfall: WaterfallSection | None = None
+    numerics: NumericsSection | None = None
 
     @property
     def shipped(self) -> Candidate:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["bench", "eval_"]
 
+_EVAL_EXAMPLES = """\b
+Examples:
+  edgeopt eval dist/model-local --data field-photos.yaml
+  edgeopt eval dist/model-local --data digits --device qemu:cortex-a53 --device qemu:max -o isa.md
+"""
 _SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", "server")
 
 
@@ -58,7 +63,7 @@ _SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", 
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Of a soak: FILE.svg or FILE.html."
 )
-@device_options(fleets=True)
+@device_options(fleets=True, numerics=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def bench(  # one parameter per option
     bundle: Path,
@@ -176,33 +181,71 @@ def _soak(
     return 130 if found.interrupted == "interrupted" else 1 if found.interrupted else 0
 
 
-@click.command("eval", epilog="Example: edgeopt eval dist/model-local --data field-photos.yaml")
+@click.command("eval", epilog=_EVAL_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("-d", "--data", required=True, help="As for compile; its test split is used.")
 @click.option(
     "--reference", type=click.Path(path_type=Path), help="A bundle (or ONNX file) in FP32, for the paired drop."
 )
-@device_options()
+@device_options(several=True)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="How many of the test split, its first.  [default: all; 64 where a CPU is emulated]",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the splits.")
-@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The comparison of devices as FILE.md, FILE.html or FILE.json.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements (or the comparison) as JSON.")
 def eval_(
     bundle: Path,
     data: str,
     reference: Path | None,
-    device: str,
+    device: Sequence[str],
     devices_file: Path | None,
+    samples: int | None,
     seed: int,
+    output: Path | None,
     *,
     accept_new_host_key: bool,
     as_json: bool,
-) -> None:
-    """Measure BUNDLE's accuracy again, on data of yours."""
+) -> int:
+    """Measure BUNDLE's accuracy again, on data of yours.
+
+    On several devices, or on an emulated CPU, it is a comparison with this machine: how many outputs differ, by how much,
+    and what that does to the predictions. Exit code 1: one of the devices could not run it.
+    """
+    from edgeopt.cli.numerics import compares, show_comparison
+
+    if compares(device, reference=reference, output=output):
+        from edgeopt.pipeline.numerics import compare_bundle
+
+        with progress_bars(quiet=as_json) as progress:
+            section = compare_bundle(
+                bundle,
+                data=data,
+                devices=device,
+                samples=samples,
+                seed=seed,
+                accept_new_host_key=accept_new_host_key,
+                devices_file=devices_file,
+                progress=progress,
+            )
+        return show_comparison(section, output, as_json=as_json)
     with (
         progress_bars(quiet=as_json) as progress,
-        chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file) as where,
+        chosen_device(device[0], progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file) as where,
     ):
-        measured = evaluate_bundle(bundle, data=data, reference=reference, device=where, seed=seed, progress=progress)
+        measured = evaluate_bundle(
+            bundle, data=data, reference=reference, device=where, samples=samples, seed=seed, progress=progress
+        )
     _show(measured, as_json=as_json)
+    return 0
 
 
 def _show(measured: Sequence[Measurement], *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from edgeopt.cli.progress import progress_bars
 from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.spec import parse_input
 from edgeopt.pipeline.compile import compile_model, dry_run
-from edgeopt.pipeline.options import CompileOptions
+from edgeopt.pipeline.options import NUMERICS_SAMPLES, CompileOptions
 
 __all__ = ["compile_"]
 
@@ -36,7 +36,7 @@ class _CompileCommand(GroupedCommand):
     groups = (
         ("What and where to", ("target", "data", "recipe", "overrides", "objective", "output")),
         ("How the model is loaded", ("inputs", "factory", "factory_args", "trust_model")),
-        ("Which machine measures", ("device", "accept_new_host_key", "devices_file")),
+        ("Which machine measures", ("device", "accept_new_host_key", "devices_file", "numerics", "numerics_samples")),
         ("How it is run", ("dry", "max_minutes", "require_engine", "seed", "no_cache", "as_json", "verbose", "help")),
     )
 
@@ -92,6 +92,19 @@ class _CompileCommand(GroupedCommand):
     help="When this is over, ship the best so far; training ends early. The first rung is always tried.",
 )
 @device_options()
+@click.option(
+    "--numerics",
+    metavar="CPU,CPU",
+    help="Run what is shipped there too, and compare its outputs: qemu:cortex-a53,qemu:max (edgeopt devices).",
+)
+@click.option(
+    "--numerics-samples",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=NUMERICS_SAMPLES,
+    show_default=True,
+    help="Of the test split, on each; emulation is slow.",
+)
 @click.option("--require-engine", is_flag=True, help="Exit 4 if the engine can only be built on the device.")
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of every random choice.")
 @click.option("--no-cache", is_flag=True, help="Make every stage anew, and keep nothing.")
@@ -112,6 +125,8 @@ def compile_(  # one parameter per option
     max_minutes: float | None,
     device: str,
     devices_file: Path | None,
+    numerics: str | None,
+    numerics_samples: int,
     seed: int,
     verbose: int,
     *,
@@ -142,6 +157,8 @@ def compile_(  # one parameter per option
         seed=seed,
         max_minutes=max_minutes,
         use_cache=not no_cache,
+        numerics=[name.strip() for name in (numerics or "").split(",") if name.strip()],
+        numerics_samples=numerics_samples,
         command=shlex.join(["edgeopt", *sys.argv[1:]]),
     )
     with (

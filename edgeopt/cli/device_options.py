@@ -29,17 +29,27 @@ devices_file_option = click.option(
 )
 
 
-def device_options(*, fleets: bool = False) -> Callable[[Command], Command]:
-    """``--device``, ``--accept-new-host-key`` and ``--devices-file``."""
-    several = ", or fleet:NAME for all of a fleet at once" if fleets else ""
+def device_options(
+    *, fleets: bool = False, numerics: bool = True, several: bool = False
+) -> Callable[[Command], Command]:
+    """``--device``, ``--accept-new-host-key`` and ``--devices-file``.
+
+    Args:
+        fleets: Whether all devices of a fleet may be named at once.
+        numerics: Whether an emulated CPU will do.
+        several: Whether ``--device`` may be repeated; the parameter is then a tuple.
+    """
+    ways = ["local", "ssh://[user@]host[:port]", *(["qemu:CPU (numerics only)"] if numerics else [])]
+    last = "or a name in devices.toml" + (", or fleet:NAME for all of a fleet at once" if fleets else "")
 
     def decorate(command: Command) -> Command:
         device = click.option(
             "--device",
             metavar="WHERE",
-            default="local",
-            show_default=True,
-            help=f"Where to run: local, ssh://[user@]host[:port], or a name in devices.toml{several}.",
+            default=("local",) if several else "local",
+            multiple=several,
+            show_default="local",
+            help=f"Where to run: {', '.join(ways)}, {last}." + ("  Repeatable." if several else ""),
         )
         return device(new_host_key_option(devices_file_option(command)))
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeopt.cli.device_options import devices_file_option, new_host_key_option
+from edgeopt.cli.emulation import setup, show_emulated
 from edgeopt.core.errors import EdgeOptError
 
 if TYPE_CHECKING:
@@ -19,17 +20,30 @@ if TYPE_CHECKING:
 __all__ = ["devices"]
 
 
-@click.command(epilog="Example: edgeopt devices --check")
+_EXAMPLES = """\b
+Examples:
+  edgeopt devices --check
+  edgeopt devices setup qemu
+"""
+
+
+@click.group(invoke_without_command=True, epilog=_EXAMPLES)
 @click.option("--check", is_flag=True, help="Connect to each, and say what it is and which runtimes it has.")
 @devices_file_option
 @new_host_key_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def devices(devices_file: Path | None, *, check: bool, accept_new_host_key: bool, as_json: bool) -> int:
-    """List the devices and fleets of devices.toml; with --check, connect to each.
+@click.pass_context
+def devices(
+    context: click.Context, devices_file: Path | None, *, check: bool, accept_new_host_key: bool, as_json: bool
+) -> int:
+    """List the devices and fleets of devices.toml and the CPUs that can be emulated; with --check, connect to each.
 
     Exit code 1: a device could not be used.
     """
+    if context.invoked_subcommand is not None:
+        return 0
     from edgeopt.devices.fleet import find_address, read_devices
+    from edgeopt.devices.qemu.listing import emulated_cpus
 
     listed = read_devices(devices_file)
     addresses = {name: find_address(name, devices_file).text for name in listed.device}
@@ -37,10 +51,15 @@ def devices(devices_file: Path | None, *, check: bool, accept_new_host_key: bool
     if as_json:
         rows = [{"name": name, "address": text, **found.get(name, {})} for name, text in addresses.items()]
         fleets = {name: list(fleet.devices) for name, fleet in listed.fleet.items()}
-        click.echo(json.dumps({"devices": rows, "fleets": fleets}, indent=2))
+        cpus = [asdict(one) for one in emulated_cpus()]
+        click.echo(json.dumps({"devices": rows, "fleets": fleets, "emulated": cpus}, indent=2))
     else:
         _show(listed, addresses, found)
+        show_emulated(emulated_cpus())
     return 1 if any(row.get("error") for row in found.values()) else 0
+
+
+devices.add_command(setup)
 
 
 def _ask(listed: "Devices", devices_file: Path | None, *, accept_new_host_key: bool) -> dict[str, dict[str, Any]]:

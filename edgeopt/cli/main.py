@@ -22,13 +22,16 @@ COMMANDS = {
     "diff": ("edgeopt.cli.diff:diff", "Show what changed between two bundles."),
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
-    "devices": ("edgeopt.cli.devices:devices", "List the devices of devices.toml, or ask each what it is."),
+    "devices": ("edgeopt.cli.devices:devices", "List the devices, ask each what it is, or set emulation up."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),
     "cache": ("edgeopt.cli.cache:cache", "Show or clear the cache of earlier runs' stages."),
     "completion": ("edgeopt.cli.completion:completion", "Print the shell completion script."),
 }
+
+
+ALIASES = {"device": "devices"}
 
 
 class LazyGroup(click.Group):
@@ -40,6 +43,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         import importlib
@@ -52,7 +56,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it; an unknown name gets the nearest ones."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and ALIASES.get(args[0], args[0]) not in COMMANDS and not args[0].startswith("-"):
             from edgeopt.core.errors import nearest_first
 
             near = ", ".join(nearest_first(args[0], COMMANDS)[:3])

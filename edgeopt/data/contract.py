@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
 
 from edgeopt.core.events import Event
+from edgeopt.core.fingerprint import hash_json
 from edgeopt.core.slices import SliceColumn
 
 __all__ = ["Batch", "Dataset", "Decoder", "InputContract", "Source", "Split", "SplitName", "Task"]
@@ -71,6 +72,18 @@ class Split:
         count = len(self) if limit is None else min(limit, len(self))
         for start in range(0, count, size):
             yield self.source.read(self.indices[start : min(start + size, count)].tolist())
+
+    def first(self, count: int) -> Split:
+        """The first ``count`` samples as a split of its own; this one, where it has no more."""
+        if count >= len(self):
+            return self
+        return replace(
+            self,
+            indices=self.indices[:count],
+            how=f"the first {count} of {len(self)}; {self.how}",
+            fingerprint=hash_json({"first": count, "of": self.fingerprint}),
+            columns={name: replace(column, codes=column.codes[:count]) for name, column in self.columns.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

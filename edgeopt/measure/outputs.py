@@ -61,7 +61,7 @@ def collect_outputs(  # noqa: PLR0917 - all are needed, and named at every call
         )
         given, taken = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
         done = 0
-        for chunk in split.batches(_chunk_size(split, batch)):
+        for chunk in split.batches(_chunk_size(split, batch, getattr(device, "at_once", 0))):
             size = _write(given, chunk, input_names)
             session.request("infer", inputs=session.put(given), outputs=taken.name, batch=batch)
             session.get(taken.name, taken)
@@ -128,11 +128,12 @@ def _padded(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.pad(part, ((0, 0), (0, widest - part.shape[1]), (0, 0))) for part in parts])
 
 
-def _chunk_size(split: Split, batch: int) -> int:
-    """Samples per chunk: whole batches, near 16 MiB of inputs."""
+def _chunk_size(split: Split, batch: int, most: int) -> int:
+    """Samples per chunk: whole batches, near 16 MiB of inputs, and near ``most`` on a device that is that slow."""
     first = next(split.batches(1))
     sample_bytes = max(1, sum(array.nbytes for array in first.inputs))
-    return max(1, _CHUNK_BYTES // sample_bytes // batch) * batch
+    count = _CHUNK_BYTES // sample_bytes
+    return max(1, (min(count, most) if most else count) // batch) * batch
 
 
 def _write(file: Path, chunk: Batch, input_names: Sequence[str]) -> int:

@@ -25,6 +25,7 @@ from edgeopt.pipeline.engines import build_engine
 from edgeopt.pipeline.ladder import climb
 from edgeopt.pipeline.ladder_plan import make_ladder_plan, with_data
 from edgeopt.pipeline.mixed import resolve_mixed
+from edgeopt.pipeline.numerics import check_devices, record_numerics
 from edgeopt.pipeline.on_device import demand_runtimes, host_of, is_remote, judged_for
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
@@ -59,6 +60,7 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
     max_minutes: float | None = None,
     use_cache: bool = True,
     device: str | Device = "local",
+    numerics: Sequence[str] = (),
     progress: ProgressListener = ignore_progress,
 ) -> Bundle:
     """Take a trained model to a bundle for a target.
@@ -77,7 +79,9 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         max_minutes: When this is over, a recipe that tries several yields the best so far, and training ends early.
         use_cache: Reuse the results of earlier runs.
         device: Where engines are run and measured: ``local``, ``ssh://user@host``, a name of ``devices.toml``. Another
-            machine must be what the target describes.
+            machine must be what the target describes; an emulated CPU (``qemu:cortex-a53``) gives numerics only.
+        numerics: Devices on which what is shipped is run too, its outputs compared with this machine's:
+            ``["qemu:cortex-a53", "qemu:max"]``.
         progress: Told how far the run is.
 
     Returns:
@@ -102,16 +106,22 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         max_minutes=max_minutes,
         use_cache=use_cache,
         device=device,
+        numerics=numerics,
     )
     return compile_model(options, progress)
 
 
 def compile_model(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Bundle:
     """``compile``, with its arguments in one value."""
+    check_devices(options.numerics, has_data=options.data is not None)
     with prepared(options, progress) as run:
         bundle = _shipped(run)
         if is_remote(run.device) and bundle.engine.status == "not_built":
-            return build_bundle(bundle.directory, device=run.device, progress=progress)
+            bundle = build_bundle(bundle.directory, device=run.device, progress=progress)
+        interrupted = bundle.report.ladder is not None and bundle.report.ladder.ended == "interrupted"
+        if options.numerics and run.data is not None and not interrupted:
+            count = options.numerics_samples
+            bundle = record_numerics(run.context, bundle, run.data, options.numerics, samples=count)
         return bundle
 
 

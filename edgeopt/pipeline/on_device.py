@@ -49,12 +49,13 @@ def host_of(device: Device) -> Host:
 
 
 def judged_for(target: Target, device: Device) -> tuple[bool, str]:
-    """``stands_for``, for the machine that ``device`` runs engines on.
+    """``stands_for``, for the machine that ``device`` runs engines on; False for one that gives numerics only.
 
     Raises:
         TargetError: The user named another machine to measure on, and it is not what the target describes.
     """
-    fits, reason = stands_for(target, host_of(device))
+    numerics_only = getattr(device, "numerics_only", "")
+    fits, reason = stands_for(target, host_of(device), numerics=bool(numerics_only))
     if not is_remote(device):
         return fits, reason
     reason = reason.replace("This machine", device.name).replace("this machine", "the device")
@@ -65,6 +66,8 @@ def judged_for(target: Target, device: Device) -> tuple[bool, str]:
             got=f"{device.name}: {reason}",
             fix="Compile for a target that the device fits (--target local describes it), or leave --device out.",
         )
+    if numerics_only:
+        return False, f"numerics only: {numerics_only}"
     return True, reason
 
 

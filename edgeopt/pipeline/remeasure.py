@@ -158,6 +158,7 @@ def evaluate_bundle(
     data: str,
     reference: Path | None = None,
     device: str | Device = "local",
+    samples: int | None = None,
     seed: int = 0,
     progress: ProgressListener = ignore_progress,
 ) -> tuple[Measurement, ...]:
@@ -165,6 +166,7 @@ def evaluate_bundle(
 
     Args:
         reference: An FP32 bundle, or an ONNX file, of the same model.
+        samples: Only the first so many of the split; None: all.
 
     Raises:
         BundleError: The bundle's engine is not built, or the reference has other inputs or outputs.
@@ -178,6 +180,9 @@ def evaluate_bundle(
     outputs = tuple(TensorSpec(name=o.name, dtype=o.dtype, shape=o.shape) for o in contract.outputs)
     dataset = load_data(data, inputs=inputs, outputs=outputs, seed=seed)
     split = dataset.splits["test"]
+    if samples is not None:
+        split = split.first(samples)
+        dataset = replace(dataset, splits={**dataset.splits, "test": split})
     with tempfile.TemporaryDirectory(prefix="edgeopt-eval-") as scratch, opened(device, progress=progress) as where:
         demand_runtime(where, bundle)
         mine = _outputs(where, bundle.engine, split, Path(scratch) / "mine", progress)

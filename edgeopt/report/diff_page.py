@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from edgeopt.bundle.diff import BundleDiff, TextChange
 from edgeopt.report.escape import markdown_table, markdown_text
 from edgeopt.report.format import figure, label, plain
 from edgeopt.report.gate_words import subject_words
+from edgeopt.report.page import bullet_list, plain_page, plain_table
 
 __all__ = ["DiffTable", "diff_html", "diff_markdown", "diff_tables"]
 
@@ -84,17 +85,14 @@ def diff_markdown(diff: BundleDiff) -> str:
 
 def diff_html(diff: BundleDiff) -> str:
     """One file that loads nothing; everything from outside is escaped."""
-    parts = [Markup("<h1>{}</h1>").format(_title(diff)), _list(_subjects(diff))]
+    parts = [Markup("<h1>{}</h1>").format(_title(diff)), bullet_list(_subjects(diff))]
     for part in diff_tables(diff):
         parts.append(Markup("<h2>{}</h2>").format(part.title))
         if part.words or not part.rows:
             parts.append(Markup("<p>{}</p>").format(plain(part.words or "Nothing changed.")))
         if part.rows:
-            head = Markup("").join(Markup("<th>{}</th>").format(text) for text in part.heads)
-            body = Markup("").join(_row(row) for row in part.rows)
-            parts.append(Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body))
-    body = Markup("\n").join(parts)
-    return str(_PAGE.format(title=escape(_title(diff)), body=body))
+            parts.append(plain_table(part.heads, part.rows))
+    return plain_page(_title(diff), parts)
 
 
 def _title(diff: BundleDiff) -> str:
@@ -108,32 +106,3 @@ def _subjects(diff: BundleDiff) -> list[str]:
 def _changes(title: str, rows: Iterable[TextChange]) -> DiffTable:
     cells = tuple((r.name, "–" if r.before is None else r.before, "–" if r.after is None else r.after) for r in rows)
     return DiffTable(title=title, heads=("", "Before", "After"), rows=cells)
-
-
-def _list(lines: Sequence[str]) -> Markup:
-    return Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(line) for line in lines))
-
-
-def _row(cells: Sequence[str]) -> Markup:
-    return Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(plain(cell)) for cell in cells))
-
-
-_PAGE = Markup(
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color-scheme: light dark; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
-th, td {{ text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8886; vertical-align: top; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-)

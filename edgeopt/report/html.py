@@ -30,6 +30,7 @@ from edgeopt.report.findings import (
 )
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
+from edgeopt.report.numerics import numerics_table
 from edgeopt.report.plots import all_plots, style_of
 from edgeopt.report.pruning import curve_plots, pinned_table, pruned_table, pruned_words, search_words
 from edgeopt.report.rung_plot import rung_plot
@@ -86,6 +87,7 @@ def to_html(report: Report) -> str:
         trials=trial_lines(report),
         rungs=rung_lines(report),
         rung_plot=rung_plot(report),
+        numerics=numerics_table(report.numerics) if report.numerics else None,
         waterfall=waterfall_table(report),
         waterfall_plot=waterfall_plot(report),
         searches=[search_words(section) for section in report.pruning],

@@ -29,6 +29,7 @@ from edgeopt.report.findings import (
 )
 from edgeopt.report.format import conditions_text, figure, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
+from edgeopt.report.numerics import numerics_table
 from edgeopt.report.pruning import curve_table, pinned_table, pruned_table, pruned_words, search_words
 from edgeopt.report.sensitivity import front_table, table
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
@@ -59,6 +60,7 @@ def to_markdown(report: Report) -> str:
         *_section("Warnings", _bullets(_text(finding.text) for finding in findings(report, "warning"))),
         *_section("Notes", _bullets(_text(finding.text) for finding in findings(report, "note"))),
         *_section("Is it right", _parity(report)),
+        *_section("Other instruction sets", _numerics(report)),
         *_section("Layers", _layers(report)),
         *_section("What each technique brought", _trials(report)),
         *_section("Pruning", _pruning(report)),
@@ -146,6 +148,14 @@ def _parity(report: Report) -> str:
         return ""
     table = _table(("stage", "against", "figures", "tolerance", ""), rows)
     return f"{_text(parity_summary(report))}\n\n{table}"
+
+
+def _numerics(report: Report) -> str:
+    if report.numerics is None:
+        return ""
+    table = numerics_table(report.numerics)
+    notes = _bullets(map(_text, table.notes))
+    return "\n\n".join(part for part in (_text(table.caption), _table(table.heads, table.rows), notes) if part)
 
 
 def _layers(report: Report) -> str:

@@ -32,6 +32,7 @@ from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.pruning import pruned_words, search_words
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import comparison
+from edgeopt.report.terminal_numerics import render_numerics
 from edgeopt.report.terminal_table import SHIPPED, first_columns, print_table
 from edgeopt.report.trials import trial_lines
 from edgeopt.report.waterfall import waterfall_table
@@ -80,6 +81,8 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     _print_more(report, console)
     _print_accuracy(report, console)
     _print_parity(report, console)
+    if report.numerics is not None:
+        render_numerics(report.numerics, console)
     _print_layers(report, console)
     _print_stages(report, console)
     console.print(section("Measured on"))

@@ -69,22 +69,26 @@ def detect_host() -> Host:
     )
 
 
-def stands_for(target: Target, host: Host) -> tuple[bool, str]:
-    """Whether what is measured on ``host`` may carry the name of ``target``, and why, in one sentence."""
-    difference = next(_differences(target, host), None)
+def stands_for(target: Target, host: Host, *, numerics: bool = False) -> tuple[bool, str]:
+    """Whether what is measured on ``host`` may carry the name of ``target``, and why, in one sentence.
+
+    Args:
+        numerics: Whether only outputs are meant: then the instruction set decides, not which board or system it is.
+    """
+    difference = next(_differences(target, host, numerics=numerics), None)
     if difference is not None:
         return False, f"{target.name} {difference}."
     return True, f"This machine ({host.model or host.cpu}) is what {target.name} describes."
 
 
-def _differences(target: Target, host: Host) -> Iterator[str]:
+def _differences(target: Target, host: Host, *, numerics: bool) -> Iterator[str]:
     """What keeps the host from being the target, the plainest first."""
     isa = target.isa
     if host.arch != isa.arch:
         yield f"is {isa.arch}; this machine is {host.arch}"
-    if target.system and host.system != target.system:
+    if target.system and host.system != target.system and not numerics:
         yield f"runs {target.system}; this machine runs {host.system}"
-    if target.identify and not any(text in host.model for text in target.identify):
+    if target.identify and not numerics and not any(text in host.model for text in target.identify):
         board = f"says that it is {host.model!r}" if host.model else "does not say that it is one"
         yield f"is one particular device; this machine {board}"
     gpu = target.compute_capability

@@ -10,7 +10,7 @@ __all__ = ["CPUS", "EmulatedCpu", "find_cpu"]
 
 _ARMV8 = ("fp", "asimd", "aes", "pmull", "sha1", "sha2", "crc32", "cpuid")
 _ARMV8_2 = (*_ARMV8, "atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "dcpop", "asimddp")
-_ARM_ALL = (*_ARMV8_2, "jscvt", "fcma", "sve", "sve2", "svei8mm", "svebf16", "i8mm", "bf16", "sme")
+_ARM_ALL = (*_ARMV8_2, "jscvt", "fcma", "sve", "sve2", "svei8mm", "svebf16", "i8mm", "bf16")
 _HWCAP = "experiment: AT_HWCAP and AT_HWCAP2 of a process under qemu-aarch64 7.2"
 _TABLE = "QEMU documentation, A-profile CPU architecture support and Arm virtual boards"
 
@@ -76,7 +76,6 @@ CPUS: dict[str, EmulatedCpu] = {
             features=_ARMV8,
             implementer="0x41",
             part="0xd03",
-            notes="OpenVINO's int8 raises here.",
             source=f"{_TABLE}; {_HWCAP}; Arm Cortex-A53 Technical Reference Manual, MIDR_EL1 (part 0xD03)",
         ),
         EmulatedCpu(
@@ -88,7 +87,6 @@ CPUS: dict[str, EmulatedCpu] = {
             features=_ARMV8,
             implementer="0x41",
             part="0xd08",
-            notes="OpenVINO's int8 raises here.",
             source=f"{_TABLE}; {_HWCAP}; Arm Cortex-A72 Technical Reference Manual, MIDR_EL1 (part 0xD08)",
         ),
         EmulatedCpu(
@@ -104,9 +102,11 @@ CPUS: dict[str, EmulatedCpu] = {
         ),
         EmulatedCpu(
             name="max",
-            title="All of Arm that QEMU emulates (int8 matrix product, bfloat16, SVE2, SME)",
+            title="All of Arm that QEMU emulates, but SME (int8 matrix product, bfloat16, SVE2 of 128 bits)",
             arch="aarch64",
-            qemu="max",
+            # SME is off: with it OpenVINO 2026.4 is wrong under QEMU 7.2, in float too, and right without; whose fault
+            # that is was not found out. 128 bits is what the cores of phones and servers have.
+            qemu="max,sme=off,sve-max-vq=1",
             least_qemu=(7, 1),
             features=_ARM_ALL,
             implementer="0x41",

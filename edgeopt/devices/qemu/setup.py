@@ -127,7 +127,8 @@ def _make(folder: Path, arch: str, versions: dict[str, str], progress: ProgressL
         left_out=left_out,
     )
     _try_it(folder, record)
-    shutil.rmtree(folder / "apt", ignore_errors=True)
+    for fetched in ("apt", "pip"):
+        shutil.rmtree(folder / fetched, ignore_errors=True)
     (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
     at(4)
     return record
@@ -152,7 +153,16 @@ def _wheels(site: Path, arch: str, python: str, versions: dict[str, str], *, gli
     own = digits == f"{sys.version_info.major}{sys.version_info.minor}"
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--no-deps", "--only-binary=:all:", "--upgrade", "--target", str(site), *platforms),
+        *(
+            "--cache-dir",
+            str(site.with_name("pip")),
+            "--no-deps",
+            "--only-binary=:all:",
+            "--upgrade",
+            "--target",
+            str(site),
+            *platforms,
+        ),
         *(
             "--implementation",
             "cp",
