@@ -19,6 +19,7 @@ from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.coverage import coverage_figures, coverage_section
 from edgeopt.pipeline.engines import Built, build_engine, build_witness
 from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
@@ -333,6 +334,9 @@ def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[s
     has_size = any(m.name == "size_mib" for m in speed)
     size = [size_mib(engine)] if engine is not None and not has_size else []
     status, reason = _status(bench.plan, trial, figures)
+    elsewhere = not bench.plan.measured_here or is_remote(bench.device)
+    coverage = coverage_section(engine.coverage if engine else None, trial.built.graph, elsewhere=elsewhere)
+    in_int8 = coverage_figures(coverage, int8_macs_pct(trial.built.graph.path))
     return Candidate(
         id=planned.id,
         runtime=planned.rules.name,
@@ -344,11 +348,12 @@ def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[s
         status=status,
         reason=reason,
         next_command=_next(engine),
-        measurements=(*accuracy, *speed, *size, int8_macs_pct(trial.built.graph.path)),
+        measurements=(*accuracy, *speed, *size, *in_int8),
         latency_ms=latency,
         classes=judged.classes,
         slices=judged.slices,
         reliability=judged.reliability,
+        coverage=coverage,
         events=tuple(trial.built.events),
     )
 

@@ -35,6 +35,7 @@ _LABELS = {
     "f1_macro_pct": "F1, macro",
     "f1_micro_pct": "F1, micro",
     "int8_macs_pct": "MACs in int8",
+    "int8_ops_pct": "operations in int8",
     "latency_noise_ratio": "ratio to itself (noise floor)",
     "latency_p99_ratio": "p99 ratio to FP32",
     "latency_ratio": "ratio to FP32",
