@@ -201,10 +201,13 @@ class _Reader:
         return "int32" if maker is not None and maker.op_type == "DequantizeLinear" else "float"
 
     def reached(self, name: str) -> list[str]:
-        """The value, and what comes of it through single readers."""
+        """The value, and what comes of it through single readers up to the next multiplication."""
         found = [name]
-        while len(found) <= _DEEP and len(self.readers.get(found[-1], ())) == 1 and found[-1] not in self.outputs:
-            found.append(self.readers[found[-1]][0].output[0])
+        while len(found) <= _DEEP and found[-1] not in self.outputs:
+            readers = self.readers.get(found[-1], [])
+            if len(readers) != 1 or readers[0].op_type in _COUNTED | _WRITTEN_INT8:
+                break
+            found.append(readers[0].output[0])
         return found
 
     def behind(self, name: str) -> Behind:

@@ -46,6 +46,9 @@ def precision_of(primitive: str, precision: str) -> str:
 def _kernels(compiled: Any, found: tuple[Multiplication, ...]) -> dict[str, str]:
     """ONNX node → precision of the kernel that multiplies for it."""
     known = {name: one.node for one in found for name in one.names}
+    for one in found:  # a kernel may have the name of the last thing that it was fused with
+        for name in one.reached:
+            known.setdefault(name, one.node)
     made: dict[str, str] = {}
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = op.get_rt_info()
