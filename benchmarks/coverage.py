@@ -39,6 +39,7 @@ class Row:
 
     @property
     def macs(self) -> Measurement:
+        """The share of its multiply-accumulates."""
         figure = self.candidate.figure("int8_macs_pct")
         if figure is None:
             sys.exit(f"{self.net}: {self.candidate.id} has no int8_macs_pct")
@@ -46,6 +47,7 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
+        """In the order of ``HEAD``."""
         section, figure = self.candidate.coverage, self.macs
         planned = figure.conditions.get("planned_pct")
         return (

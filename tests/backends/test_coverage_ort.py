@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import onnx
 import pytest
 from backend_nets import conv_net, make_rules, make_target, quantized_net
 from coverage_nets import Net, conv_layer, linear_layer
@@ -13,6 +14,7 @@ from onnx import helper
 from edgeopt.backends.coverage import ort as ort_room
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
+from edgeopt.graph.dialects import apply_dialect
 
 pytest.importorskip("onnxruntime", reason="pip install 'edgeopt[onnxruntime]'")
 
@@ -127,7 +129,7 @@ CASES = {
         "Its bias is float and no QuantizeLinear",
         "Quantize the bias to int32",
     ),
-    "alpha": ("Gemm:c", gemm(alpha=2.0), gemm(), "It has alpha 2", "weight and bias"),
+    "alpha": ("Gemm:c", gemm(bias="int32", alpha=2.0), gemm(bias="int32"), "It has a bias, and alpha 2", "weight and bias"),
     "transposed": ("ConvTranspose:c", transposed(), None, "no int8 ConvTranspose", "Resize and Conv"),
 }  # fmt: skip
 
@@ -224,8 +226,9 @@ def test_a_float_convolution_in_blocked_layout_is_not_taken_for_int8(save, empty
     assert [op.runs_in for op in found.ops] == ["float32", "float32", "float32"]
 
 
-def test_the_mobile_file_tells_by_its_kernels_and_is_a_stand_in(save, empty):
-    found = coverage_of(save, empty, quantized_net(dtype="int8", zero_point=-128), backend="ort-mobile")
+def test_the_mobile_file_tells_by_its_kernels_and_is_a_stand_in(save, empty, tmp_path):
+    arm = onnx.load(apply_dialect("ort-arm", save(quantized_net()), tmp_path / "arm.onnx").path)
+    found = coverage_of(save, empty, arm, backend="ort-mobile")
     assert found.proxy
     assert one(found, "conv").runs_in == "int8"
     float_one = coverage_of(save, empty, first_conv(act="HardSwish"), backend="ort-mobile", name="float")

@@ -61,13 +61,11 @@ def _wide(one: Multiplication) -> tuple[str, str] | None:
 
 
 def _scaled(one: Multiplication) -> tuple[str, str] | None:
-    """QGemm takes an alpha, ONNX Runtime's selector does not: only alpha 1, and beta 1 where there is a bias."""
+    """The bias of an int8 Gemm lies on the grid of the sums that it is added to: nothing may be scaled."""
     alpha, beta = one.attributes.get("alpha", 1.0), one.attributes.get("beta", 1.0)
-    if one.op == "Gemm" and (alpha != 1 or (beta != 1 and one.bias != "none")):
-        return (
-            f"It has alpha {alpha:g} and beta {beta:g}; the int8 kernel has neither.",
-            "Put them into weight and bias.",
-        )
+    if one.op == "Gemm" and one.bias != "none" and (alpha != 1 or beta != 1):
+        told = f"It has a bias, and alpha {alpha:g} and beta {beta:g}; the int8 kernel scales neither."
+        return told, "Put them into weight and bias."
     return None
 
 
