@@ -19,7 +19,7 @@ from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.pipeline.context import RunContext
-from edgeopt.pipeline.coverage import coverage_figures, coverage_section
+from edgeopt.pipeline.coverage import told_coverage
 from edgeopt.pipeline.engines import Built, build_engine, build_witness
 from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
@@ -324,8 +324,6 @@ def _reference_of(trial: _Trial, trials: Sequence[_Trial]) -> _Trial:
 
 
 def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[str, Figures]) -> Candidate:
-    from edgeopt.graph.int8_macs import int8_macs_pct
-
     planned, engine = trial.built.planned, trial.built.engine
     accuracy = judged.measurements
     if planned.role == "reference":  # compared with itself it says nothing
@@ -335,8 +333,7 @@ def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[s
     size = [size_mib(engine)] if engine is not None and not has_size else []
     status, reason = _status(bench.plan, trial, figures)
     elsewhere = not bench.plan.measured_here or is_remote(bench.device)
-    coverage = coverage_section(engine.coverage if engine else None, trial.built.graph, elsewhere=elsewhere)
-    in_int8 = coverage_figures(coverage, int8_macs_pct(trial.built.graph.path))
+    coverage, in_int8 = told_coverage(engine, trial.built.graph, elsewhere=elsewhere)
     return Candidate(
         id=planned.id,
         runtime=planned.rules.name,

@@ -8,11 +8,12 @@ from pathlib import Path
 from edgeopt.bundle.coverage import CoverageRow, CoverageSection
 from edgeopt.bundle.document import LayerRow
 from edgeopt.core.coverage import INT8, Coverage
+from edgeopt.core.engine import Engine
 from edgeopt.core.measurement import Condition, Measurement, not_measured
 from edgeopt.pipeline import records
 from edgeopt.pipeline.graphs import Graph
 
-__all__ = ["coverage_figures", "coverage_section", "with_macs"]
+__all__ = ["coverage_figures", "coverage_section", "told_coverage", "with_macs"]
 
 _INTEGER = ("int8", "w4a8")
 _UNSKIP = "Take it out of steps.quantize.skip."
@@ -33,6 +34,16 @@ def with_macs(coverage: Coverage | None, compiled: Path, portable: Path) -> Cove
     return dataclasses.replace(
         coverage, ops=tuple(dataclasses.replace(op, macs=op.macs or macs.get(op.node) or 0) for op in coverage.ops)
     )
+
+
+def told_coverage(
+    engine: Engine | None, graph: Graph, *, elsewhere: bool
+) -> tuple[CoverageSection | None, tuple[Measurement, ...]]:
+    """An engine's coverage and its figures; of none, what the graph plans."""
+    from edgeopt.graph.int8_macs import int8_macs_pct
+
+    section = coverage_section(engine.coverage if engine is not None else None, graph, elsewhere=elsewhere)
+    return section, coverage_figures(section, int8_macs_pct(graph.path))
 
 
 def coverage_section(coverage: Coverage | None, graph: Graph, *, elsewhere: bool) -> CoverageSection | None:

@@ -230,7 +230,7 @@ def test_the_mobile_file_tells_by_its_kernels_and_is_a_stand_in(save, empty, tmp
     arm = onnx.load(apply_dialect("ort-arm", save(quantized_net()), tmp_path / "arm.onnx").path)
     found = coverage_of(save, empty, arm, backend="ort-mobile")
     assert found.proxy
-    assert one(found, "conv").runs_in == "int8"
+    assert one(found, "Conv:c").runs_in == "int8"
     float_one = coverage_of(save, empty, first_conv(act="HardSwish"), backend="ort-mobile", name="float")
     assert one(float_one, "Conv:c").runs_in == "float32"
 
