@@ -103,6 +103,20 @@ def test_packed_weights_are_multiplied_in_float_whatever_type_they_are_listed_wi
     assert "Only its weight is stored in integers" in found.ops[0].cause
 
 
+def test_products_of_attention_are_found_inside_the_kernel_that_they_were_compiled_into(save, empty):
+    net = Net(shape=(1, 4, 32, 16))
+    keys = net.add("Transpose", ["x"], "keys", perm=[0, 1, 3, 2])
+    scores = net.add("MatMul", ["x", keys], "scores")
+    scaled = net.add("Mul", [scores, net.constant("quarter", np.float32(0.25))], "scaled")
+    mixed = net.add("MatMul", [net.add("Softmax", [scaled], "shares"), "x"], "mixed")
+    found = coverage_of(save, empty, net.model(linear_layer(net, net.grid(mixed), "out")))
+    assert {op.node: op.runs_in for op in found.ops} == {
+        "MatMul:scores": "float32",
+        "MatMul:mixed": "float32",
+        "MatMul:out": "int8",
+    }
+
+
 def test_an_input_that_is_float_is_named(save, empty):
     net = Net(shape=(1, 8, 16))
     first = linear_layer(net, net.grid("x"), "l")

@@ -78,6 +78,7 @@ class Multiplication:
         node: Its name; its first output's where it has none.
         names: What a runtime may call it: its name and its outputs.
         reached: Names of the values that come of its output alone, the nearest first.
+        followers: Names of the nodes that make these.
         data: Grid of the first operand; None where that is float.
         weight: Grid of the second.
         weight_is_constant: Whether the second is stored in the file.
@@ -90,6 +91,7 @@ class Multiplication:
     op: str
     names: frozenset[str]
     reached: tuple[str, ...]
+    followers: tuple[str, ...]
     data: Grid | None
     weight: Grid | None
     weight_is_constant: bool
@@ -133,12 +135,14 @@ class _Reader:
 
     def read(self, node: onnx.NodeProto, packed: set[str]) -> Multiplication:
         name = node.name or node.output[0]
+        reached = self.reached(node.output[0])
         pair = [self.grid_of(source) for source in (*node.input[:2], "", "")[:2]]
         return Multiplication(
             node=name,
             op=node.op_type,
             names=frozenset({name, *node.output}),
-            reached=tuple(self.reached(node.output[0])),
+            reached=tuple(reached),
+            followers=tuple(self.makers[value].name for value in reached[1:]),
             data=pair[0],
             weight=pair[1],
             weight_is_constant=len(node.input) > 1 and self.is_constant(node.input[1]),

@@ -13,6 +13,7 @@ from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 __all__ = ["openvino_coverage", "precision_of"]
 
 _MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"})
+_FUSED = frozenset({"Subgraph", "MHA", "ScaledDotProductAttention"})
 _PRECISIONS = {"i8": INT8, "u8": INT8, "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _UNKNOWN = "OpenVINO keeps it in float; none of edgeopt's rules says why."
 _SUFFIX = "_original"  # on a node whose output's name went to the model's result
@@ -47,19 +48,26 @@ def _kernels(compiled: Any, found: tuple[Multiplication, ...]) -> dict[str, str]
     """ONNX node → precision of the kernel that multiplies for it."""
     known = {name: one.node for one in found for name in one.names}
     for one in found:  # a kernel may have the name of the last thing that it was fused with
-        for name in one.reached:
+        for name in (*one.reached, *filter(None, one.followers)):
             known.setdefault(name, one.node)
     made: dict[str, str] = {}
-    for op in compiled.get_runtime_model().get_ordered_ops():
-        info = op.get_rt_info()
-        if _text(info, "layerType") not in _MULTIPLIERS:
-            continue
-        precision = precision_of(_text(info, "primitiveType"), _text(info, "runtimePrecision"))
-        for part in _text(info, "originalLayersNames").split(","):
-            node = _known(part, known)
-            if node is not None:
-                made.setdefault(node, precision)
+    ops = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+    # Products of attention are compiled into one kernel with what stands between them.
+    for kinds, nodes in ((_MULTIPLIERS, known), (_FUSED, _of_products(found, known))):
+        for info in ops:
+            if _text(info, "layerType") in kinds:
+                precision = precision_of(_text(info, "primitiveType"), _text(info, "runtimePrecision"))
+                for part in _text(info, "originalLayersNames").split(","):
+                    node = _known(part, nodes)
+                    if node is not None:
+                        made.setdefault(node, precision)
     return made
+
+
+def _of_products(found: tuple[Multiplication, ...], known: dict[str, str]) -> dict[str, str]:
+    """``known``, of products of two computed values only."""
+    products = {one.node for one in found if one.op == "MatMul" and not one.weight_is_constant}
+    return {name: node for name, node in known.items() if node in products}
 
 
 def _known(name: str, known: dict[str, str]) -> str | None:
