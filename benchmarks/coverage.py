@@ -51,7 +51,8 @@ class Row:
         if self.coverage is None or self.coverage.int8_macs_pct is None:
             return (*names, "–", planned, "–", self.problem or "nothing is quantized")
         ops, outside = len(self.coverage.ops), len(self.coverage.outside)
-        read = self.coverage.how + (" (stand-in)" if self.coverage.proxy else "")
+        labelled = not self.coverage.proxy or "stand-in" in self.coverage.how
+        read = self.coverage.how + ("" if labelled else " (stand-in)")
         return (*names, f"{self.coverage.int8_macs_pct:.2f}", planned, f"{ops - outside} of {ops}", read)
 
 
