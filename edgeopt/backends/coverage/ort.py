@@ -25,7 +25,15 @@ from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 from edgeopt.core.errors import BackendError
 from edgeopt.core.spec import TensorSpec
 
-__all__ = ["Kernel", "executed_kernels", "ort_coverage", "ort_file_coverage"]
+__all__ = [
+    "FLOAT_KERNELS",
+    "INT8_KERNELS",
+    "Kernel",
+    "executed_kernels",
+    "ort_coverage",
+    "ort_file_coverage",
+    "remade_from",
+]
 
 INT8_KERNELS = frozenset(
     {
@@ -68,7 +76,7 @@ class Kernel:
     @property
     def source(self) -> str:
         """The node's name before the layout was changed."""
-        return _REMADE.sub("", self.node)
+        return remade_from(self.node)
 
 
 def ort_coverage(path: Path, options: Mapping[str, Any], graph: Graph, version: str) -> Coverage | None:
@@ -146,6 +154,11 @@ def _tried(path: Path, options: Mapping[str, Any], graph: Graph, folder: Path) -
         return executed_kernels(path, options, graph.inputs, folder), ""
     except BackendError as error:
         return None, f"; it could not be run on zeros: {error.got}"
+
+
+def remade_from(name: str) -> str:
+    """A node's name before ONNX Runtime made it anew for another memory layout."""
+    return _REMADE.sub("", name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

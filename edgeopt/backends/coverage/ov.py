@@ -10,9 +10,9 @@ from edgeopt.backends.coverage.operands import operand_cause
 from edgeopt.backends.graphs import Graph
 from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 
-__all__ = ["openvino_coverage", "precision_of"]
+__all__ = ["MULTIPLIERS", "known_node", "names_of_nodes", "openvino_coverage", "precision_of"]
 
-_MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"})
+MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"})
 _FUSED = frozenset({"Subgraph", "MHA", "ScaledDotProductAttention"})
 _PRECISIONS = {"i8": INT8, "u8": INT8, "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _UNKNOWN = "OpenVINO keeps it in float; none of edgeopt's rules says why."
@@ -44,21 +44,27 @@ def precision_of(primitive: str, precision: str) -> str:
     return told or ("" if primitive.startswith(("brg", "jit", "gemm", "ref")) else _PRECISIONS.get(precision, ""))
 
 
-def _kernels(compiled: Any, found: tuple[Multiplication, ...]) -> dict[str, str]:
-    """ONNX node → precision of the kernel that multiplies for it."""
+def names_of_nodes(found: tuple[Multiplication, ...]) -> dict[str, str]:
+    """What a kernel may be called → the node that multiplies there."""
     known = {name: one.node for one in found for name in one.names}
     for one in found:  # a kernel may have the name of the last thing that it was fused with
         for name in (*one.reached, *filter(None, one.followers)):
             known.setdefault(name, one.node)
+    return known
+
+
+def _kernels(compiled: Any, found: tuple[Multiplication, ...]) -> dict[str, str]:
+    """ONNX node → precision of the kernel that multiplies for it."""
+    known = names_of_nodes(found)
     made: dict[str, str] = {}
     ops = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
     # Products of attention are compiled into one kernel with what stands between them.
-    for kinds, nodes in ((_MULTIPLIERS, known), (_FUSED, _of_products(found, known))):
+    for kinds, nodes in ((MULTIPLIERS, known), (_FUSED, _of_products(found, known))):
         for info in ops:
             if _text(info, "layerType") in kinds:
                 precision = precision_of(_text(info, "primitiveType"), _text(info, "runtimePrecision"))
                 for part in _text(info, "originalLayersNames").split(","):
-                    node = _known(part, nodes)
+                    node = known_node(part, nodes)
                     if node is not None:
                         made.setdefault(node, precision)
     return made
@@ -70,7 +76,7 @@ def _of_products(found: tuple[Multiplication, ...], known: dict[str, str]) -> di
     return {name: node for name, node in known.items() if node in products}
 
 
-def _known(name: str, known: dict[str, str]) -> str | None:
+def known_node(name: str, known: dict[str, str]) -> str | None:
     """The node that a name belongs to: OpenVINO adds suffixes to what it splits, ``conv`` becomes ``conv/WithoutBiases``."""
     for candidate in _shortened(name):
         if candidate in known:
