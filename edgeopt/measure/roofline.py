@@ -36,11 +36,13 @@ class LayerWork:
         name: The node that it computes; the kernel's own name where it computes none that multiplies.
         macs: Multiply-accumulates for one sample; 0 where it multiplies nothing.
         runs_in: ``int8``, or the float type that it multiplies in.
+        weight_bytes: Of its constant operand in that type.
     """
 
     name: str
     macs: int
     runs_in: str
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ def measure_roofline(
 
 def _row(layer: Mapping[str, Any], work: LayerWork, peaks: Peaks, batch: int) -> RooflineRow:
     us, moved, macs = float(layer["us"]), int(layer["bytes"]), work.macs * batch
+    moved += 0 if layer["weights"] or not moved else work.weight_bytes
     intensity = 2 * macs / moved if moved else None
     return RooflineRow(
         name=work.name,

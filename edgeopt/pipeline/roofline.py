@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["roofline_of_bundle"]
 
+_BYTES = {"int8": 1, "float16": 2, "bfloat16": 2}
+
 
 def roofline_of_bundle(
     path: Path,
@@ -51,16 +53,22 @@ def roofline_of_bundle(
 
 def _work(bundle: Bundle, layers: Sequence[Mapping[str, Any]]) -> list[LayerWork]:
     from edgeopt.backends.coverage.work import computed_nodes
-    from edgeopt.graph.costs import node_costs
+    from edgeopt.graph.costs import node_costs, weight_sizes
     from edgeopt.measure.roofline import LayerWork
 
     portable = bundle.directory / MODEL
     compiled = bundle.engine.path if bundle.engine.path.suffix == ".onnx" else portable
     macs = {cost.name: cost.macs or 0 for file in (portable, compiled) for cost in node_costs(file)}
+    weights = weight_sizes(compiled)
     names = {}
     if bundle.report.shipped.coverage is not None:
         names = {row.node: row.name for row in bundle.report.shipped.coverage.ops}
     return [
-        LayerWork(name=names.get(node, node) or str(layer["names"][0]), macs=macs.get(node, 0), runs_in=runs_in)
+        LayerWork(
+            name=names.get(node, node) or str(layer["names"][0]),
+            macs=macs.get(node, 0),
+            runs_in=runs_in,
+            weight_bytes=weights.get(node, 0) * _BYTES.get(runs_in, 4),
+        )
         for (node, runs_in), layer in zip(computed_nodes(compiled, layers), layers, strict=True)
     ]

@@ -14,7 +14,7 @@ import numpy as np
 __all__ = ["openvino_layers", "ort_layers"]
 
 _KERNEL_TIME = "_kernel_time"
-_SIZES = ("activation_size", "parameter_size", "output_size")
+_SIZES = ("activation_size", "output_size")  # "parameter_size" leaves out what the kernel has packed: most weights
 
 
 def ort_layers(
@@ -29,7 +29,7 @@ def ort_layers(
 
     Returns:
         One row per kernel in order: ``names`` (the node's), ``op``, ``kernel``, ``us`` (median), ``bytes`` read and
-        written.
+        written, and ``weights``: whether these are among the bytes.
     """
     with tempfile.TemporaryDirectory(prefix="edgeopt-profile-") as folder:
         session = open_session(Path(folder) / "profile")
@@ -51,6 +51,7 @@ def ort_layers(
             "kernel": op,
             "us": statistics.median(taken[-n:] if len(taken) >= n else taken),
             "bytes": sizes[name, op],
+            "weights": False,
         }
         for (name, op), taken in times.items()
     ]
@@ -83,6 +84,7 @@ def openvino_layers(compiled: Any, inputs: Mapping[int, Any], n: int, warmup: in
                     "kernel": _text(info, "primitiveType"),
                     "us": statistics.median(taken),
                     "bytes": _bytes(op),
+                    "weights": True,
                 }
             )
     return rows

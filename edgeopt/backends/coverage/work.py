@@ -25,7 +25,8 @@ def computed_nodes(graph: Path, layers: Sequence[Mapping[str, Any]]) -> list[tup
     Raises:
         BackendError: The file is not an ONNX model.
     """
-    known = names_of_nodes(multiplications(read_graph(graph)))
+    everything = multiplications(read_graph(graph))
+    known = names_of_nodes(everything)
     taken: set[str] = set()
     found = []
     for layer in layers:
@@ -35,6 +36,8 @@ def computed_nodes(graph: Path, layers: Sequence[Mapping[str, Any]]) -> list[tup
         node = (
             next((n for name in names if (n := known_node(name, known)) and n not in taken), "") if multiplies else ""
         )
+        if multiplies and not any(names):  # the file names no nodes: they run in its order
+            node = next((one.node for one in everything if one.op == op and one.node not in taken), "")
         taken.add(node)
         if op in INT8_KERNELS:
             runs_in = INT8
