@@ -8,7 +8,6 @@ from coverage_nets import Net, conv_layer, linear_layer
 
 from edgeopt.backends.coverage.work import computed_nodes
 
-
 EYE = np.eye(16, dtype="float32")
 
 
@@ -58,7 +57,7 @@ def test_where_the_file_names_no_nodes_their_order_tells(save):
     model = net.model(net.add("MatMul", [net.add("MatMul", ["x", net.constant("w", EYE)], "l"), "w"], "m"))
     for node in model.graph.node:
         node.name = ""
-    assert computed_nodes(save(model), [kernel("MatMul", ""), kernel("MatMul", "")]) == [
+    assert computed_nodes(save(model), [kernel("MatMul", "MatMul_0"), kernel("MatMul", "MatMul_1")]) == [
         ("l", "float32"),
         ("m", "float32"),
     ]

@@ -25,7 +25,8 @@ def computed_nodes(graph: Path, layers: Sequence[Mapping[str, Any]]) -> list[tup
     Raises:
         BackendError: The file is not an ONNX model.
     """
-    everything = multiplications(read_graph(graph))
+    read = read_graph(graph)
+    everything, nameless = multiplications(read), any(not node.name for node in read.model.graph.node)
     known = names_of_nodes(everything)
     taken: set[str] = set()
     found = []
@@ -36,7 +37,7 @@ def computed_nodes(graph: Path, layers: Sequence[Mapping[str, Any]]) -> list[tup
         node = (
             next((n for name in names if (n := known_node(name, known)) and n not in taken), "") if multiplies else ""
         )
-        if multiplies and not any(names):  # the file names no nodes: they run in its order
+        if multiplies and nameless and not node:  # the runtime numbers them anew, in the order in which they run
             node = next((one.node for one in everything if one.op == op and one.node not in taken), "")
         taken.add(node)
         if op in INT8_KERNELS:
