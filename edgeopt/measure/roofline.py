@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeopt.core.device import Host
+from edgeopt.core.device import Host, demand_timing
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.measurement import Condition
@@ -108,8 +108,9 @@ def measure_roofline(
         runs: Inferences; the median of each kernel counts.
 
     Raises:
-        DeviceError: The engine cannot be run, or its runtime has no profiler.
+        DeviceError: The engine cannot be run, its runtime has no profiler, or the device's times are no device's.
     """
+    demand_timing(device)
     with tempfile.TemporaryDirectory(prefix="edgeopt-roofline-") as directory, ExitStack() as stack:
         files = SampleFiles(Path(directory), sample)
         one = start(stack, device, engine, files, config=config, batch=batch, warm=False)

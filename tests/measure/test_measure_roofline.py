@@ -162,6 +162,14 @@ def test_a_runtime_without_a_profiler_says_so(tmp_path, fixed_peaks):
         measure_roofline(LocalDevice(), engine, sample=sample, config=ONE_THREAD, batch=1, work_of=list)
 
 
+def test_a_device_whose_times_are_an_emulators_is_refused(tmp_path, monkeypatch):
+    device = LocalDevice()
+    monkeypatch.setattr(type(device), "numerics_only", "the CPU is emulated")
+    sample = {"x": np.ones((1, 64), np.float32)}
+    with pytest.raises(DeviceError, match="not measured on this device"):
+        measure_roofline(device, linear(tmp_path), sample=sample, config=ONE_THREAD, batch=1, work_of=list)
+
+
 @pytest.mark.long
 def test_peaks_are_measured_and_say_how():
     pytest.importorskip("onnxruntime", reason="pip install 'edgeopt[onnxruntime]'")
