@@ -101,6 +101,14 @@ class EngineRoom:
         own = getattr(self._ready(), "last_ns", None)
         return {**timed(self._one(), n, per, own), "rss_mib": read_state().get("rss_mib")}
 
+    def layers(self, n: int, warmup: int) -> dict[str, Any]:
+        """Time each layer over ``n`` inferences, under the runtime's own profiler."""
+        runner, arrays = self._ready(), self._inputs()
+        timed_layers = getattr(runner, "layers", None)
+        if timed_layers is None:
+            return {"unavailable": f"the runner {type(runner).__name__} has no profiler"}
+        return {"layers": timed_layers(arrays, n, warmup)}
+
     def serve(self, schedule_ns: Sequence[int]) -> dict[str, Any]:
         """Run once for each arrival of a schedule."""
         return arrivals(self._one(), schedule_ns)

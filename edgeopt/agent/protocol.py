@@ -12,6 +12,7 @@ One agent process serves one engine, so every measured engine has a fresh proces
 | ``{"do": "first", "inputs": FILE}`` | ``{"cold_start_ms", "load_ms", "first_ms"}``: load + first inference; only right after ``load`` |
 | ``{"do": "warm", "n", "within_pct"?, "most"?, "limit_s"?}`` | ``{"n", "seconds", "converged": bool or null}``: untimed; with ``within_pct``, ``n`` or more, until it is steady |
 | ``{"do": "time", "n", "per"?}`` | ``{"latency_ns": [n ints], "runtime_ns": [n ints] or null, "preemptions": int or null, "rss_mib": float or null}``: ``n`` queries of ``per`` (1) inferences on the current inputs, each query timed |
+| ``{"do": "layers", "n", "warmup"}`` | ``{"layers": [{"names", "op", "kernel", "us", "bytes", "weights"}]}`` or ``{"unavailable": why}``: each layer's median time over ``n`` inferences under the runtime's profiler, and what it reads and writes, weights among that or not |
 | ``{"do": "serve", "schedule_ns": [ints]}`` | ``{"latency_ns": […], "service_ns": […], "seconds"}``: one inference per arrival; latency counts from the scheduled arrival |
 | ``{"do": "energy", "seconds": S}`` | ``{"n", "seconds", "joules", "counter"}`` or ``{"unavailable": why}``: inferences for so long between two readings |
 | ``{"do": "state"}`` | what ``state.py`` can read now: frequency, temperature, throttling, load, CPU times, resident memory |

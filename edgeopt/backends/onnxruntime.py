@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeopt.agent.runners import onnxruntime as runner
 from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.coverage.ort import ort_coverage
 from edgeopt.backends.graphs import Graph, copy_graph, read_graph
 from edgeopt.backends.support import (
     HostRunner,
@@ -19,14 +19,13 @@ from edgeopt.backends.support import (
     installed_version,
     packed_events,
     require_installed,
-    wrap,
 )
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
 from edgeopt.targets.schema import RuntimeRules, Target
 
-__all__ = ["OPTIONS", "OnnxRuntimeBackend", "check_opset", "float_nodes", "runner_options", "session_config"]
+__all__ = ["OPTIONS", "OnnxRuntimeBackend", "check_opset", "runner_options", "session_config"]
 
 HOW_TO_GET = "pip install 'edgeopt[onnxruntime]'"
 OPTIONS: Mapping[str, type | tuple[type, ...]] = {
@@ -44,10 +43,6 @@ _CONFIG: Mapping[str, str] = {
 }
 CONFIG_PREFIXES = ("session.", "optimization.", "ep.", "mlas.", "memory.")
 LEVELS = ("disable", "basic", "extended", "layout", "all")
-# MatMulNBits has int8 weights and multiplies in float.
-_FLOAT_OPS = frozenset(
-    {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "MatMulNBits", "NhwcFusedConv"}
-)
 
 
 class OnnxRuntimeBackend:
@@ -76,7 +71,7 @@ class OnnxRuntimeBackend:
         path = copy_graph(read, directory)
         with HostRunner.open(runner.open_runner, path, options, 1) as opened:
             fallbacks = tuple(Event(kind="fallback", stage="compile", message=text) for text in opened.fallbacks)
-        left = float_nodes(path, options, read)
+        coverage = ort_coverage(path, options, read, version)
         where = f"ONNX Runtime {version} on this machine"
         return Engine(
             runtime=self.name,
@@ -88,8 +83,9 @@ class OnnxRuntimeBackend:
             outputs=read.outputs,
             options=options,
             events=fallbacks
-            + coverage_events("compile", read.quantized, left, where)
+            + coverage_events("compile", read.quantized, coverage, where)
             + packed_events("compile", _packed(read), (), where),
+            coverage=coverage,
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:
@@ -145,31 +141,3 @@ def _packed(graph: Graph) -> list[str]:
     """The nodes that are written as MatMulNBits, which has a kernel for whatever it can express."""
     written = {n.name or n.output[0] for n in graph.model.graph.node if n.op_type == "MatMulNBits"}
     return [name for name in graph.packed if name in written]
-
-
-def float_nodes(path: Path, options: Mapping[str, Any], graph: Graph) -> list[str]:
-    """The quantized nodes that ONNX Runtime runs in float on this machine.
-
-    A quantized node that reached an int8 kernel is fused away with its Q/DQ; one that did not is still there, under
-    its own name or inside the name of a fusion, in the optimized graph.
-
-    Raises:
-        BackendError: ONNX Runtime refused the graph.
-    """
-    if not graph.quantized:
-        return []
-    import onnx  # noqa: PLC0415
-
-    ort = runner.import_onnxruntime()
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        optimized = Path(folder) / "optimized.onnx"
-        made = runner.session_options(ort, options, 1)
-        made.optimized_model_filepath = str(optimized)
-        try:
-            ort.InferenceSession(str(path), made, providers=["CPUExecutionProvider"])
-            nodes = onnx.load(optimized, load_external_data=False).graph.node
-        except Exception as error:
-            raise wrap("ONNX Runtime cannot optimize the graph.", error) from error
-        kept = {node.name for node in nodes if node.op_type in _FLOAT_OPS}
-        kept |= {name for node in nodes if node.op_type in _FLOAT_OPS for name in node.output}
-    return [node for node in graph.quantized if kept & graph.names_of(node)]

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeopt.agent.runners import openvino as runner
 from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.coverage.ov import openvino_coverage
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.onnxruntime import check_opset
 from edgeopt.backends.support import (
@@ -46,7 +47,6 @@ OPTIONS: Mapping[str, type | tuple[type, ...]] = {
 # A target may state these, but not change them: another value would change numerics or what is measured.
 _FIXED: Mapping[str, object] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 _MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
-_INT8 = frozenset({"i8", "u8"})
 _PACKED = frozenset({"i4", "u4", "i8", "u8"})
 
 
@@ -102,7 +102,7 @@ class OpenVinoBackend:
             # compress_to_fp16 is on by default and would change numerics.
             ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
             compiled = core.compile_model(model, options["device"], runner.compile_properties(options, 1))
-            left = list(_nodes_not_in(compiled, read, read.quantized, _INT8))
+            coverage = openvino_coverage(compiled, read, version)
             unpacked = list(_nodes_not_in(compiled, read, read.packed, _PACKED))
         except BackendError:
             raise
@@ -122,8 +122,9 @@ class OpenVinoBackend:
                 "outputs": [spec.name for spec in outputs],
                 "dynamic_batch": list(dynamic),
             },
-            events=coverage_events("compile", read.quantized, left, where)
+            events=coverage_events("compile", read.quantized, coverage, where)
             + packed_events("compile", read.packed, unpacked, where),
+            coverage=coverage,
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:

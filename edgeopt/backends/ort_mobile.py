@@ -14,9 +14,10 @@ from typing import Any
 from edgeopt.agent.runners import ort_mobile as runner
 from edgeopt.agent.runners.contract import first_useful_line
 from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.coverage.ort import ort_file_coverage
 from edgeopt.backends.graphs import copy_graph, read_graph
 from edgeopt.backends.onnxruntime import HOW_TO_GET, check_opset, session_config
-from edgeopt.backends.support import HostRunner, check_options, installed_version, require_installed
+from edgeopt.backends.support import HostRunner, check_options, coverage_events, installed_version, require_installed
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -78,6 +79,7 @@ class OrtMobileBackend:
             # The first line is a comment with the command's date or paths in some versions.
             lines = [line for line in config.splitlines() if not line.startswith("#")]
             (directory / "required_operators.config").write_text("\n".join(lines) + "\n")
+        coverage = ort_file_coverage(directory / "model.ort", options, read, version)
         return Engine(
             runtime=self.name,
             runtime_version=version,
@@ -93,7 +95,9 @@ class OrtMobileBackend:
                     stage="compile",
                     message=f"The .ort file replays its saved optimizations only with the session option {REPLAY}=1.",
                 ),
+                *coverage_events("compile", read.quantized, coverage, f"ONNX Runtime {version} on this machine"),
             ),
+            coverage=coverage,
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:

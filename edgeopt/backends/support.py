@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeopt.agent.runners.contract import BatchError, Ports, RunnerError, first_useful_line
 from edgeopt.backends.base import Finding
+from edgeopt.core.coverage import INT8, Coverage
 from edgeopt.core.engine import Arrays
 from edgeopt.core.errors import BackendError, nearest_first
 from edgeopt.core.events import Event
@@ -113,17 +114,18 @@ def packed_events(stage: str, packed: Iterable[str], left: Iterable[str], where:
     return note, *(Event(kind="fallback", stage=stage, node=node, message=message) for node in missed)
 
 
-def coverage_events(stage: str, quantized: Iterable[str], left: Iterable[str], where: str) -> tuple[Event, ...]:
-    """One note on how many of the quantized nodes run in int8, and one fall-back for each that does not."""
-    nodes, floats = list(quantized), set(left)
-    if not nodes:
+def coverage_events(stage: str, quantized: Iterable[str], coverage: Coverage | None, where: str) -> tuple[Event, ...]:
+    """One note on how many of the quantized nodes run in int8, and one fall-back for each that runs in float."""
+    nodes = list(quantized)
+    if not nodes or coverage is None:
         return ()
-    missed = [node for node in nodes if node in floats]
+    runs_in = {op.node: op.runs_in for op in coverage.ops}
+    inside = sum(runs_in.get(node) == INT8 for node in nodes)
+    missed = [node for node in nodes if runs_in.get(node, "") not in (INT8, "")]
     note = Event(
         kind="note",
         stage=stage,
-        message=f"{len(nodes) - len(missed)} of {len(nodes)} quantized convolutions and matrix products run in int8 "
-        f"({where}).",
+        message=f"{inside} of {len(nodes)} quantized convolutions and matrix products run in int8 ({where}).",
     )
     # The same sentence for each, so that a report can put them together.
     message = f"Quantized, but runs in float ({len(missed)} of {len(nodes)} quantized nodes; {where})."

@@ -16,18 +16,20 @@ from typing import Any
 from edgeopt.agent.runners import tensorrt as runner
 from edgeopt.agent.runners import tensorrt_execution
 from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.coverage.trt import tensorrt_coverage
 from edgeopt.backends.graphs import Graph, copy_graph, read_graph
 from edgeopt.backends.support import HostRunner, check_options, coverage_events, refuse
 from edgeopt.backends.tensorrt_build import (
     ENGINE_SCRIPT,
+    MULTIPLIERS,
     RTX_CAPABILITIES,
-    float_nodes,
     local_gpu,
     rtx_version,
     run_build,
     tensorrt_version,
 )
 from edgeopt.backends.tensorrt_lint import lint
+from edgeopt.core.coverage import Coverage
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -107,6 +109,7 @@ class TensorRTBackend:
             options={"module": built.module},
             next_command=None if built.done else NEXT_COMMAND,
             events=(*events, *(() if built.done else (other_way,)), *built.events),
+            coverage=built.coverage,
         )
 
     def load(self, engine: Engine, threads: int | None) -> Runner:
@@ -129,6 +132,7 @@ class _Built:
     module: str = "tensorrt"
     version: str = ""
     events: tuple[Event, ...] = ()
+    coverage: Coverage | None = None
 
 
 def _settings(rules: RuntimeRules, batch: int) -> dict[str, Any]:
@@ -174,7 +178,9 @@ def _build_on_gpu(model: Path, directory: Path) -> _Built:
         report = run_build(*arguments, *_flags(settings), "--module", "tensorrt")
     if report.error is not None:
         raise BackendError("TensorRT cannot build the engine.", got=report.error.rstrip("."))
-    return _Built(done=True, version=report.version)
+    how = f"the layers of the engine that TensorRT {report.version} built on this machine's GPU"
+    coverage = tensorrt_coverage(read_graph(model), report.kernels, MULTIPLIERS, how, proxy=False)
+    return _Built(done=True, version=report.version, coverage=coverage)
 
 
 def _build_ahead_of_time(
@@ -204,14 +210,19 @@ def _build_ahead_of_time(
         "not run on the target.",
     )
     where = f"TensorRT-RTX {report.version}, SM {capability}"
+    stand_in = "" if own else ", a stand-in for the target's"
+    how = f"the layers of the engine that TensorRT-RTX {report.version} builds for SM {capability}{stand_in}"
+    coverage = tensorrt_coverage(graph, report.kernels, MULTIPLIERS, how, proxy=not own)
     events = (
         *notes,
         proof,
-        *coverage_events("compile", graph.quantized, float_nodes(graph.quantized, report.kernels), where),
+        *coverage_events("compile", graph.quantized, coverage, where),
     )
     if own:
-        return _Built(done=True, entry=RTX_ENGINE, module="tensorrt_rtx", version=report.version, events=events)
-    return _Built(done=False, events=events)
+        return _Built(
+            done=True, entry=RTX_ENGINE, module="tensorrt_rtx", version=report.version, events=events, coverage=coverage
+        )
+    return _Built(done=False, events=events, coverage=coverage)
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from edgeopt.core.errors import BackendError
 
 __all__ = [
     "ENGINE_SCRIPT",
+    "MULTIPLIERS",
     "RTX_CAPABILITIES",
     "BuildReport",
-    "float_nodes",
     "local_gpu",
     "rtx_version",
     "run_build",
@@ -31,8 +31,9 @@ ENGINE_SCRIPT = Path(__file__).with_name("on_device") / "build_engine.py"
 # What TensorRT-RTX 1.7 builds int8 for without that GPU; it refuses 87 (Orin), 90, 100 and 110 (Thor).
 RTX_CAPABILITIES = (80, 86, 89, 120, 121)
 _TIMEOUT_S = 3600
-# Kernels that multiply by weights, as TensorRT-RTX's layer dump names them.
-_MULTIPLIERS = frozenset({"correlation", "convolution", "conv", "gemm", "matmul", "matrix_multiply"})
+# As TensorRT-RTX's layer dump names them.
+MULTIPLIERS = frozenset({"correlation", "convolution", "conv", "gemm", "matmul", "matrix_multiply"})
+"""Types of kernels that multiply by weights."""
 _FIND_GPU = """
 import ctypes
 try:
@@ -108,12 +109,3 @@ def run_build(*arguments: str) -> BuildReport:
         parsed="layers" in read,
         kernels=tuple(read["kernels"]),
     )
-
-
-def float_nodes(quantized: Iterable[str], kernels: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The quantized ONNX nodes that no int8 kernel serves."""
-    served: set[str] = set()
-    for kernel in kernels:
-        if kernel["int8"] and kernel["type"] in _MULTIPLIERS:
-            served.update(kernel["onnx"])
-    return [node for node in quantized if node not in served]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgeopt.bundle.accuracy import FlipRow, ReliabilityRow, SliceRow
+from edgeopt.bundle.coverage import CoverageRow, CoverageSection
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
 from edgeopt.bundle.numerics import NumericsRow, NumericsSection, OutputDifference
 from edgeopt.bundle.pruning import CurveRow, PinnedLayer, PrunedRow, PrunedSection, PruningSection, StairPoint
@@ -23,6 +24,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "Candidate",
     "ClassRow",
+    "CoverageRow",
+    "CoverageSection",
     "CurveRow",
     "DataSection",
     "DeviceInfo",
@@ -219,10 +222,11 @@ class Candidate(_Frozen):
         measurements: Figures by their names: ``accuracy_top1_pct``, ``drop_pp``, ``agreement_pct``,
             ``output_sqnr_db``, ``latency_p50_ms``, ``latency_p90_ms``, ``latency_p95_ms``, ``latency_p99_ms``,
             ``latency_ratio``, ``throughput_per_s`` (one per batch size, in conditions), ``cold_start_ms``,
-            ``peak_memory_mib``, ``size_mib``.
+            ``peak_memory_mib``, ``size_mib``, ``int8_macs_pct``, ``int8_ops_pct``.
         latency_ms: The raw samples.
         slices: Of the test split, the worst drop first.
         flips: The surest of FP32's decisions that changed first; at most 200.
+        coverage: What it runs in int8, where the runtime tells.
         reliability: Of a classifier: how its confidence compares with its accuracy, in 15 bins.
     """
 
@@ -243,6 +247,7 @@ class Candidate(_Frozen):
     slices: tuple[SliceRow, ...] = ()
     flips: tuple[FlipRow, ...] = ()
     reliability: tuple[ReliabilityRow, ...] = ()
+    coverage: CoverageSection | None = None
     events: tuple[Event, ...] = ()
 
     def figure(self, name: str) -> Measurement | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgeopt.cli.device_options import chosen_device, device_options
 from edgeopt.cli.progress import progress_bars
@@ -59,9 +60,14 @@ _SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", 
 @click.option(
     "--precision", metavar="SHARE", help="Measure until a ratio is told to this, e.g. 5%; with the noise floor."
 )
+@click.option("--roofline", is_flag=True, help="Each layer against this machine's measured peaks, instead of all else.")
 @click.option("--soak", metavar="TIME", help="Run for so long without a pause, e.g. 30m; Ctrl-C yields what there is.")
 @click.option(
-    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Of a soak: FILE.svg or FILE.html."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Of a soak or roofline: FILE.svg or FILE.html.",
 )
 @device_options(fleets=True, numerics=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
@@ -79,23 +85,21 @@ def bench(  # one parameter per option
     device: str,
     devices_file: Path | None,
     *,
+    roofline: bool,
     accept_new_host_key: bool,
     as_json: bool,
 ) -> int:
     """Measure BUNDLE's latency, throughput, cold start and memory again, in a fresh process."""
-    _check_output(output, soak=soak)
+    _check_output(output, drawn=soak is not None or roofline)
     fleet = device.startswith("fleet:")
 
     def chosen(progress: ProgressListener) -> "AbstractContextManager[Device]":
         return chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file)
 
-    if soak is not None:
-        beside = [qps, p99_ms, precision, samples, *scenarios, *batches]
-        if fleet or any(value is not None for value in beside):
-            raise EdgeOptError(
-                "A soak is a measurement of its own, of one device.",
-                fix="With --soak, give --threads, --device and -o alone.",
-            )
+    beside = [qps, p99_ms, precision, samples, *scenarios, *batches]
+    if _is_of_its_own(soak=soak, roofline=roofline, others=fleet or any(value is not None for value in beside)):
+        if soak is None:
+            return _roofline(bundle, chosen, threads=threads, output=output, as_json=as_json)
         return _soak(bundle, duration_s(soak), chosen, threads=threads, output=output, as_json=as_json)
     asked = _asked(scenarios, qps=qps, p99_ms=p99_ms)
 
@@ -140,9 +144,59 @@ def bench(  # one parameter per option
     return 0
 
 
-def _check_output(output: Path | None, *, soak: str | None) -> None:
-    if output is not None and (soak is None or output.suffix not in (".svg", ".html")):
-        raise EdgeOptError("Only a soak is drawn, as SVG or HTML.", got=str(output), fix="--soak 30m -o soak.html")
+def _is_of_its_own(*, soak: str | None, roofline: bool, others: bool) -> bool:
+    """Whether a measurement is asked for that stands alone; ``others``: whether anything else is asked for too.
+
+    Raises:
+        EdgeOptError: It does not stand alone.
+    """
+    if soak is None and not roofline:
+        return False
+    if others or (soak is not None and roofline):
+        kind, option = ("roofline", "--roofline") if roofline else ("soak", "--soak")
+        raise EdgeOptError(
+            f"A {kind} is a measurement of its own, of one device.",
+            fix=f"With {option}, give --threads, --device and -o alone.",
+        )
+    return True
+
+
+def _check_output(output: Path | None, *, drawn: bool) -> None:
+    if output is not None and (not drawn or output.suffix not in (".svg", ".html")):
+        fix = "--soak 30m -o soak.html, or --roofline -o roofline.svg"
+        raise EdgeOptError("Only a soak and a roofline are drawn, as SVG or HTML.", got=str(output), fix=fix)
+
+
+def _roofline(
+    bundle: Path,
+    chosen: "Callable[[ProgressListener], AbstractContextManager[Device]]",
+    *,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    from edgeopt.pipeline.roofline import roofline_of_bundle
+    from edgeopt.report.roofline import roofline_json, roofline_narrow, roofline_notes, roofline_page
+
+    with progress_bars(quiet=as_json) as progress, chosen(progress) as where:
+        found = roofline_of_bundle(bundle, device=where, threads=threads, progress=progress)
+    if output is not None:
+        output.write_text(roofline_page(found, bundle.name, html=output.suffix == ".html"), encoding="utf-8")
+        click.echo(f"Plot: {output}", err=True)
+    if as_json:
+        click.echo(roofline_json(found), nl=False)
+        return 0
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    heads, rows = roofline_narrow(found)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index > 1 else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for note in roofline_notes(found):
+        console.print(Text(note))
+    return 0
 
 
 def _asked(scenarios: Sequence[str], *, qps: float | None, p99_ms: float | None) -> tuple[Scenario, ...]:

@@ -20,19 +20,22 @@ __all__ = ["inspect", "verify"]
 
 @click.command(epilog="Example: edgeopt inspect dist/model-local --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def inspect(bundle: Path, *, as_json: bool) -> None:
+@click.option("--coverage", is_flag=True, help="Only what really runs in int8, op by op, and why the rest does not.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report (with --coverage that part) as JSON.")
+def inspect(bundle: Path, *, coverage: bool, as_json: bool) -> None:
     """Show what BUNDLE holds and what it costs."""
     from edgeopt.bundle.layout import report_json
     from edgeopt.bundle.load import load_bundle
 
     loaded = load_bundle(bundle)
     if as_json:
-        click.echo(report_json(loaded.report), nl=False)
-        return
-    from edgeopt.report.inspect import render_bundle
+        from edgeopt.report.coverage import coverage_json
 
-    render_bundle(loaded, Console(highlight=False))
+        click.echo((coverage_json if coverage else report_json)(loaded.report), nl=False)
+        return
+    from edgeopt.report.inspect import render_bundle, render_bundle_coverage
+
+    (render_bundle_coverage if coverage else render_bundle)(loaded, Console(highlight=False))
 
 
 @click.command(epilog="Example: edgeopt verify dist/model-local")

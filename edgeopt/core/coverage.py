@@ -17,9 +17,10 @@ class ExecutedOp:
         node: Its name in the ONNX graph that was compiled (its first output's where it has none).
         op: Its ONNX operator.
         macs: Multiply-accumulates for one sample; 0 where it does not multiply.
-        runs_in: ``int8``, ``float32``, ``float16``, ``bfloat16``; empty where the runtime does not tell.
+        runs_in: ``int8``, ``float32``, ``float16``, ``bfloat16``, ``float`` where it does not say which; empty where the
+            runtime does not tell at all.
         where: The provider, delegate or accelerator that runs it; empty where there is only one.
-        cause: Why a node that was planned in int8 is outside; empty where it is inside, or was never planned.
+        cause: Why it is outside; empty where it runs in int8.
         fix: What would bring it inside, where that is known.
     """
 
@@ -47,13 +48,18 @@ class Coverage:
     proxy: bool = False
 
     @property
+    def outside(self) -> tuple[ExecutedOp, ...]:
+        """The operations that multiply and do not run in int8, or of which the runtime does not tell; the largest first."""
+        return tuple(sorted((op for op in self.ops if op.macs and op.runs_in != INT8), key=lambda op: -op.macs))
+
+    @property
     def int8_macs_pct(self) -> float | None:
-        """Percent of the multiply-accumulates that run in int8; None where nothing multiplies."""
+        """Percent of the multiply-accumulates that surely run in int8; None where nothing multiplies."""
         total = sum(op.macs for op in self.ops)
         return 100 * sum(op.macs for op in self.ops if op.runs_in == INT8) / total if total else None
 
     @property
     def int8_ops_pct(self) -> float | None:
-        """Percent of the multiplying operations that run in int8; None where nothing multiplies."""
+        """Percent of the multiplying operations that surely run in int8; None where nothing multiplies."""
         multiplying = [op for op in self.ops if op.macs]
         return 100 * sum(op.runs_in == INT8 for op in multiplying) / len(multiplying) if multiplying else None

@@ -8,6 +8,7 @@ from edgeopt.bundle.accuracy import drop_name
 from edgeopt.bundle.document import Candidate, LimitRow, Verdict
 from edgeopt.core.errors import RecipeError
 from edgeopt.core.measurement import not_measured
+from edgeopt.gate.coverage import INT8_MACS, judge_coverage
 from edgeopt.gate.slices import WORST_SLICE, judge_slices
 from edgeopt.gate.status import message_of, sentence, status_of, worst
 from edgeopt.recipes.schema import Limits
@@ -39,7 +40,7 @@ _RULES = (
     _Rule(field="agreement", figure="agreement_pct", unit="%", scale=100.0, at_most=False, against_fp32=True),
     _Rule(field="size_mib", figure="size_mib", unit="MiB"),
     _Rule(field="peak_memory_mib", figure="peak_memory_mib", unit="MiB"),
-    _Rule(field="int8_macs", figure="int8_macs_pct", unit="%", scale=100.0, at_most=False),
+    _Rule(field="int8_macs", figure=INT8_MACS, unit="%", scale=100.0, at_most=False),
 )
 _AT_LEAST = frozenset(rule.figure for rule in _RULES if not rule.at_most)
 
@@ -117,6 +118,9 @@ def _row(candidate: Candidate, rule: _Rule, limit: float) -> LimitRow:
         )
     if rule.figure == WORST_SLICE:
         figure, status, message = judge_slices(candidate.slices, limit)
+        return LimitRow(name=rule.figure, limit=limit, figure=figure, status=status, message=message)
+    if rule.figure == INT8_MACS:
+        figure, status, message = judge_coverage(candidate, limit)
         return LimitRow(name=rule.figure, limit=limit, figure=figure, status=status, message=message)
     if figure is None:
         why = candidate.reason or "the bundle has no such figure"

@@ -12,6 +12,7 @@ __all__ = ["Status", "how_to_tell", "message_of", "sentence", "status_of", "wors
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
+_MISSED = ("The whole interval misses.", "Missed.")
 _HOPELESS = 30  # a half-width 30 times the distance to the limit would take 900 times the samples
 
 
@@ -37,7 +38,7 @@ def message_of(figure: Measurement, limit: float, status: Status) -> str:
     if status == "PASS":
         return "The whole interval holds." if figure.interval is not None else "Holds."
     if status == "FAIL":
-        return "The whole interval misses." if figure.interval is not None else "Missed."
+        return _MISSED[0] if figure.interval is not None else _MISSED[1]
     return f"The limit lies inside the interval. {how_to_tell(figure, limit)}"
 
 
@@ -54,7 +55,8 @@ def sentence(name: str, figure: Measurement, limit: float, status: Status, messa
     if where := figure.conditions.get("slice"):
         text += f" in {where}"
     text += f", {'at most' if at_most else 'at least'} {limit:.4g}{unit}"
-    words = {"PASS": "holds.", "FAIL": "missed."}.get(status, f"cannot be told. {message}")
+    missed = "missed." if message in _MISSED else f"missed. {message}"
+    words = {"PASS": "holds.", "FAIL": missed}.get(status, f"cannot be told. {message}")
     return f"{text}: {words}"
 
 

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from edgeopt.graph.facts import infer_at_batch_1, node_macs
 from edgeopt.graph.io import load_onnx
+from edgeopt.graph.qdq import weighted_nodes
 
-__all__ = ["NodeCost", "node_costs"]
+__all__ = ["NodeCost", "node_costs", "weight_sizes"]
 
 # They move values or describe shapes: most runtimes make no tensor of their own for them.
 _NO_WORK = {
@@ -53,6 +54,16 @@ def node_costs(path: Path) -> tuple[NodeCost, ...]:
     infer_at_batch_1(model)
     seen: set[int] = set()
     return tuple(_cost(node, seen) for node in model.graph if node.op_type not in _NO_WORK)
+
+
+def weight_sizes(path: Path) -> dict[str, int]:
+    """Elements of the constant operand of each convolution and matrix product, by the node's name.
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    found = weighted_nodes(load_onnx(path).graph)
+    return {node.name or node.outputs[0].name or "": int(weight.size) for node, weight, _ in found}
 
 
 def _cost(node: ir.Node, seen: set[int]) -> NodeCost:

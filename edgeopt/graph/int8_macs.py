@@ -38,7 +38,9 @@ def int8_macs_pct(path: Path) -> Measurement:
         planned += macs if all(is_dequantized(value) for value in node.inputs[:2]) else 0
     if not total:
         return not_measured(_NAME, "%", "the graph has no convolution and no matrix product")
-    return Measurement(name=_NAME, value=100 * planned / total, unit="%", conditions={"how": _HOW, "macs": total})
+    return Measurement(
+        name=_NAME, value=100 * planned / total, unit="%", conditions={"how": _HOW, "source": "plan", "macs": total}
+    )
 
 
 def _named(node: ir.Node) -> str:

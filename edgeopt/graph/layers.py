@@ -14,7 +14,7 @@ from edgeopt.graph.io import load_onnx
 from edgeopt.graph.qdq import NODE_KEY, array_of, weighted_nodes
 from edgeopt.graph.taps import RunOnnx, samples_at_a_time, tap
 
-__all__ = ["layer_sqnr"]
+__all__ = ["layer_nodes", "layer_sqnr"]
 
 _SAMPLES = 8  # per run: all layers' outputs are in memory at once
 
@@ -57,6 +57,16 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
             signal[index] += np.square(reference).sum()
             noise[index] += np.square(reference - actual[theirs]).sum()
     return {name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(quantized)}
+
+
+def layer_nodes(path: Path) -> dict[str, str]:
+    """The fx node that each weighted ONNX node came from, by the name of the node (of its output where it has none).
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    nodes = ((node, node.metadata_props.get(NODE_KEY)) for node in load_onnx(path).graph)
+    return {node.name or node.outputs[0].name or "": fx for node, fx in nodes if fx}
 
 
 def _layers(model: ir.Model) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +13,7 @@ from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
 from edgeopt.pipeline import records
 from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.coverage import with_macs
 from edgeopt.pipeline.graphs import Graph
 from edgeopt.pipeline.plan import Plan, PlannedCandidate
 from edgeopt.pipeline.sparsity import sparsity_events
@@ -131,6 +132,7 @@ def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) 
             fix="Leave the node in float with --set steps.quantize.skip=[PATTERN], or choose another target.",
         )
     engine = backend.compile(written.path, plan.target, rules, folder / "engine", plan.recipe.export.batch)
+    engine = replace(engine, coverage=with_macs(engine.coverage, written.path, graph.path))
     warnings = [
         Event(kind="warning", stage=f"check {planned.id}", message=f"{f.rule}: {f.message}", node=f.node)
         for f in findings

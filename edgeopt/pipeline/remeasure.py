@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edgeopt.measure.latency import EngineFigures
     from edgeopt.measure.soak import Soak
 
-__all__ = ["bench_bundle", "evaluate_bundle", "soak_bundle"]
+__all__ = ["bench_bundle", "built_bundle", "evaluate_bundle", "setting_of", "soak_bundle"]
 
 _AGAIN = "the same engine again"
 
@@ -71,7 +71,7 @@ def bench_bundle(
     from edgeopt.measure.latency import measure_latency
     from edgeopt.measure.overhead import harness_overhead, runtime_clock
 
-    bundle = _built(path)
+    bundle = built_bundle(path)
     wanted = {
         "batch_sizes": batches or None,
         "threads": threads,
@@ -81,7 +81,7 @@ def bench_bundle(
         "server_p99_ms": p99_ms,
         "precision": precision,
     }
-    config, sample, batch = _setting(bundle, wanted)
+    config, sample, batch = setting_of(bundle, wanted)
     name = f"{bundle.manifest.runtime}-{bundle.manifest.precision}"
     engines, more = {name: bundle.engine}, None
     if config.precision is not None:
@@ -131,8 +131,8 @@ def soak_bundle(
     """
     from edgeopt.measure.soak import soak_engine
 
-    bundle = _built(path)
-    config, sample, batch = _setting(bundle, {"threads": threads})
+    bundle = built_bundle(path)
+    config, sample, batch = setting_of(bundle, {"threads": threads})
     with opened(device, progress=progress) as where:
         demand_timing(where)
         demand_runtime(where, bundle)
@@ -141,7 +141,7 @@ def soak_bundle(
         )
 
 
-def _setting(bundle: Bundle, wanted: Mapping[str, object]) -> tuple[Measure, Mapping[str, np.ndarray], int]:
+def setting_of(bundle: Bundle, wanted: Mapping[str, object]) -> tuple[Measure, Mapping[str, np.ndarray], int]:
     """The recipe's ``measure`` with what is wanted otherwise, the bundle's own inputs, and the batch."""
     recipe = load_recipe(bundle.directory / RECIPE)
     changes = {key: value for key, value in wanted.items() if value is not None}
@@ -174,7 +174,7 @@ def evaluate_bundle(
     """
     from edgeopt.pipeline.evidence import judge_outputs
 
-    bundle = _built(path)
+    bundle = built_bundle(path)
     contract = bundle.manifest.contract
     inputs = tuple(TensorSpec(name=i.name, dtype=i.dtype, shape=i.shape) for i in contract.inputs)
     outputs = tuple(TensorSpec(name=o.name, dtype=o.dtype, shape=o.shape) for o in contract.outputs)
@@ -201,7 +201,12 @@ def evaluate_bundle(
     )
 
 
-def _built(path: Path) -> Bundle:
+def built_bundle(path: Path) -> Bundle:
+    """A bundle whose engine can be run.
+
+    Raises:
+        BundleError: It is not built yet.
+    """
     bundle = load_bundle(path)
     if bundle.engine.status == "not_built":
         raise BundleError(
@@ -215,7 +220,7 @@ def _built(path: Path) -> Bundle:
 def _reference_engine(reference: Path, bundle: Bundle, scratch: Path) -> Engine:
     """The FP32 model as an engine of the same runtime."""
     if reference.is_dir():
-        other = _built(reference)
+        other = built_bundle(reference)
         if other.manifest.precision != "fp32":
             raise BundleError("The reference bundle is not FP32.", got=other.manifest.precision)
         return other.engine

@@ -97,7 +97,8 @@ class Limits(_Frozen):
         agreement: Smallest share of samples predicted as FP32 predicts them.
         size_mib: Largest engine on disk.
         peak_memory_mib: Largest peak memory above the runtime's baseline.
-        int8_macs: Smallest share of the multiply-accumulates that the graph plans in int8.
+        int8_macs: Smallest share (0.95) of the multiply-accumulates that the runtime really runs in int8. INCONCLUSIVE where
+            only the plan or a stand-in tells.
     """
 
     drop_pp: float | None = None

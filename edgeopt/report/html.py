@@ -17,6 +17,7 @@ from edgeopt.report.accuracy import (
     slice_rows,
     worst_slice,
 )
+from edgeopt.report.coverage import COVERAGE_HEADS, coverage_lines, coverage_rows
 from edgeopt.report.findings import (
     STATUS_WORDS,
     device_notes,
@@ -98,6 +99,10 @@ def to_html(report: Report) -> str:
         slices=slice_rows(report),
         worst_slice=worst_slice(report),
         flip_words=flip_words(report),
+        coverage=coverage_lines(report),
+        coverage_heads=COVERAGE_HEADS,
+        coverage_outside=coverage_rows(shipped.coverage) if shipped.coverage else (),
+        coverage_all=coverage_rows(shipped.coverage, shipped.coverage.ops) if shipped.coverage else (),
         missing=not_measured(report),
         stand_ins=stand_ins(report),
         verdict_words=verdict_words(report),

@@ -12,6 +12,7 @@ from rich.text import Text
 from edgeopt.bundle.layout import REPORT_HTML
 from edgeopt.bundle.load import Bundle
 from edgeopt.bundle.manifest import DataRecord, InputRecord, Manifest, OutputRecord
+from edgeopt.report.coverage import COVERAGE_HEADS, coverage_rows
 from edgeopt.report.findings import not_measured
 from edgeopt.report.format import bytes_text, plain
 from edgeopt.report.terminal import (
@@ -19,14 +20,16 @@ from edgeopt.report.terminal import (
     indented,
     key_values,
     render_candidates,
+    render_coverage,
     render_next,
     render_verdict,
     section,
 )
 
-__all__ = ["render_bundle"]
+__all__ = ["render_bundle", "render_bundle_coverage"]
 
 _CLASSES_SHOWN = 12
+_OUTSIDE_SHOWN = 8
 
 
 def render_bundle(bundle: Bundle, console: Console) -> None:
@@ -43,6 +46,7 @@ def render_bundle(bundle: Bundle, console: Console) -> None:
         console.print(bullet(plain(line)))
     render_verdict(report, console)
     render_candidates(report, console)
+    render_coverage(report, console, most=_OUTSIDE_SHOWN)
     _print_missing(bundle, console)
     render_next(report, console, bundle.directory)
     console.print(section("Files"))
@@ -52,6 +56,27 @@ def render_bundle(bundle: Bundle, console: Console) -> None:
     console.print(indented(f"{len(files)} files, {total}; `edgeopt verify` checks their hashes.", "dim"))
     console.print()
     console.print(Text(f"The whole report: {plain(str(bundle.directory / REPORT_HTML))}", style="dim"), soft_wrap=True)
+
+
+def render_bundle_coverage(bundle: Bundle, console: Console) -> None:
+    """Print what the shipped engine runs in int8: every operation, and why the rest is outside."""
+    section = bundle.report.shipped.coverage
+    if section is None:
+        figure = bundle.report.shipped.figure("int8_macs_pct")
+        planned = (
+            "" if figure is None or figure.value is None else f" The graph plans {figure.value:.2f} % of the MACs."
+        )
+        console.print(
+            Text(f"Nothing of {plain(bundle.report.shipped.id)} is known to run in int8: no runtime told.{planned}")
+        )
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for title in COVERAGE_HEADS[:4]:
+        table.add_column(title, overflow="fold", justify="right" if title.endswith("%") else "left")
+    for cells in coverage_rows(section, section.ops):
+        table.add_row(*map(Text, cells[:4]))
+    console.print(table)
+    render_coverage(bundle.report, console)
 
 
 def _print_missing(bundle: Bundle, console: Console) -> None:

@@ -16,6 +16,7 @@ from edgeopt.report.accuracy import (
     slice_rows,
     worst_slice,
 )
+from edgeopt.report.coverage import COVERAGE_HEADS, coverage_lines, coverage_rows
 from edgeopt.report.escape import markdown_text as _text
 from edgeopt.report.findings import (
     STATUS_WORDS,
@@ -54,6 +55,7 @@ def to_markdown(report: Report) -> str:
         *_section("Ladder", _ladder(report)),
         *_section("Waterfall", _waterfall(report)),
         *_section("Candidates", _candidates(report)),
+        *_section("In int8", _coverage(report)),
         *_section("Not measured", _not_measured(report)),
         *_section("On the device", _next(report)),
         *_section("Fell back", _bullets(_text(finding.text) for finding in findings(report, "fallback"))),
@@ -118,6 +120,13 @@ def _cell(cell: Cell) -> str:
     if cell.kind == "missing":
         return "–"
     return f"{cell.text} {cell.interval}".strip()
+
+
+def _coverage(report: Report) -> str:
+    lines, section = coverage_lines(report), report.shipped.coverage
+    rows = coverage_rows(section) if section is not None else ()
+    table = _folded(COVERAGE_HEADS, rows) if rows else ""
+    return "\n\n".join(part for part in (_bullets(map(_text, lines)), table) if part)
 
 
 def _not_measured(report: Report) -> str:

@@ -16,6 +16,7 @@ from edgeopt.bundle.document import Report
 from edgeopt.bundle.layout import ENGINE, REPORT_HTML
 from edgeopt.core.events import EventKind
 from edgeopt.report.accuracy import flip_words, metric_rows, worst_slice
+from edgeopt.report.coverage import coverage_lines, outside_lines
 from edgeopt.report.findings import (
     device_notes,
     findings,
@@ -43,6 +44,7 @@ __all__ = [
     "key_values",
     "render",
     "render_candidates",
+    "render_coverage",
     "render_next",
     "render_verdict",
     "section",
@@ -73,6 +75,7 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     _print_ladder(report, console)
     _print_waterfall(report, console)
     _print_list(console, "Pruning", [*map(search_words, report.pruning), *map(pruned_words, report.pruned)])
+    render_coverage(report, console, most=_FINDINGS_SHOWN)
     _print_list(console, "Not measured", [f"{who}: {why}" for who, why in not_measured(report)])
     render_next(report, console, bundle)
     _print_findings(console, report, "Fell back", "fallback")
@@ -154,6 +157,21 @@ def render_candidates(report: Report, console: Console) -> None:
     console.print(indented(legend, "dim"))
     for line in stand_ins(report):
         console.print(indented(line, "dim"))
+
+
+def render_coverage(report: Report, console: Console, *, most: int | None = None) -> None:
+    """Print what runs in int8, and what of the shipped engine does not; ``most``: no more lines of that."""
+    lines = outside_lines(report.shipped.coverage)
+    told = coverage_lines(report)
+    if not told:
+        return
+    shown = lines[:most]
+    more = [f"and {len(lines) - len(shown)} more, in {REPORT_HTML}"] if len(lines) > len(shown) else []
+    _print_list(console, "In int8", told)
+    if lines:
+        console.print(indented("Outside of int8, of what is shipped:"))
+    for line in (*shown, *more):
+        console.print(bullet(line, mark="–"))
 
 
 def render_next(report: Report, console: Console, bundle: Path | None = None) -> None:

@@ -10,9 +10,11 @@ from backend_nets import conv_net, make_rules, make_target, quantized_net, two_i
 from onnx import helper, numpy_helper
 
 from edgeopt.backends import tensorrt_build
+from edgeopt.backends.coverage.trt import tensorrt_coverage
+from edgeopt.backends.graphs import read_graph
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.tensorrt import NEXT_COMMAND, PLAN, RTX_ENGINE
-from edgeopt.backends.tensorrt_build import RTX_CAPABILITIES, float_nodes, rtx_version, run_build
+from edgeopt.backends.tensorrt_build import MULTIPLIERS, RTX_CAPABILITIES, rtx_version, run_build
 from edgeopt.core.errors import BackendError
 
 BACKEND = BACKENDS["tensorrt"]
@@ -61,6 +63,17 @@ def test_int8_coverage_is_read_from_the_compiled_kernels(save, empty):
         save(quantized_net(weight_axis=1)), make_target(compute_capability=86), RULES, empty("slow"), 1
     )
     assert {e.node for e in slow.events if e.kind == "fallback"} == {"conv"}
+    assert [(op.node, op.runs_in) for op in engine.coverage.ops] == [("conv", "int8"), ("gemm", "int8")]
+    assert not engine.coverage.proxy
+    outside = slow.coverage.ops[0]
+    assert (outside.runs_in, outside.cause) == ("float", "The scales of its weight lie along axis 1, not 0.")
+
+
+@needs_rtx
+def test_coverage_for_another_gpu_than_the_targets_is_a_stand_in(save, empty):
+    engine = BACKEND.compile(save(quantized_net()), make_target(compute_capability=87), RULES, empty(), 1)
+    assert engine.coverage.proxy
+    assert "SM 86, a stand-in for the target's" in engine.coverage.how
 
 
 @needs_rtx
@@ -191,13 +204,25 @@ def test_the_gpu_is_looked_for_in_another_process():
     assert found is None or found >= 50
 
 
-def test_a_node_without_any_int8_kernel_is_float():
-    kernels = [
-        {"name": "a", "type": "gemm", "onnx": ["one", "x"], "int8": True},
-        {"name": "b", "type": "gemm", "onnx": ["two"], "int8": False},
-        {"name": "c", "type": "kgen", "onnx": ["three"], "int8": True},
-    ]
-    assert float_nodes(["one", "two", "three"], kernels) == ["two", "three"]
+@pytest.mark.parametrize(
+    ("kernel", "runs_in"),
+    [
+        ({"type": "gemm", "onnx": ["conv", "x"], "int8": True}, "int8"),
+        ({"type": "gemm", "onnx": ["conv"], "int8": False}, "float"),
+        ({"type": "kgen", "onnx": ["conv"], "int8": True}, ""),  # it does not multiply
+    ],
+)
+def test_only_a_kernel_that_multiplies_tells_what_a_node_runs_in(save, kernel, runs_in):
+    graph = read_graph(save(quantized_net()))
+    told = tensorrt_coverage(
+        graph, [kernel, {"type": "gemm", "onnx": [], "int8": True}], MULTIPLIERS, "a dump", proxy=True
+    )
+    assert [(op.node, op.runs_in) for op in told.ops] == [("conv", runs_in), ("gemm", "")]
+    assert told.proxy
+
+
+def test_without_a_dump_there_is_no_coverage(save):
+    assert tensorrt_coverage(read_graph(save(quantized_net())), [], MULTIPLIERS, "a dump", proxy=True) is None
 
 
 def test_a_plug_in_operator_is_found_before_anything_is_built(save, empty):

@@ -69,11 +69,17 @@ def test_a_rate_and_a_bound_together_are_refused(run):
         run("--qps", "50", "--p99", "20")
 
 
-def test_only_a_soak_is_drawn(run):
-    with pytest.raises(EdgeOptError, match="Only a soak is drawn"):
+def test_only_a_soak_and_a_roofline_are_drawn(run):
+    with pytest.raises(EdgeOptError, match="Only a soak and a roofline are drawn"):
         run("-o", "soak.html")
-    with pytest.raises(EdgeOptError, match="Only a soak is drawn"):
+    with pytest.raises(EdgeOptError, match="Only a soak and a roofline are drawn"):
         run("--soak", "30m", "-o", "soak.pdf")
+
+
+@pytest.mark.parametrize("beside", [("--precision", "5%"), ("--soak", "30m"), ("--batch", "8")])
+def test_a_roofline_is_a_measurement_of_its_own(run, beside):
+    with pytest.raises(EdgeOptError, match=r"A roofline is a measurement of its own.*With --roofline, give"):
+        run("--roofline", *beside)
 
 
 def test_a_soak_is_a_measurement_of_its_own(run):

@@ -33,6 +33,7 @@ def _refuse(constant: str) -> None:
         ["cache", "info", "--json"],
         ["cache", "clear", "--json"],
         ["inspect", "BUNDLE", "--json"],
+        ["inspect", "BUNDLE", "--coverage", "--json"],
         ["verify", "BUNDLE", "--json"],
         ["bench", "BUNDLE", "--json"],  # refused: the engine is not built; the error is JSON too
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .contract import BatchError, Ports, RunnerError, check_inputs, first_useful_line
+from .layers import ort_layers
 
 __all__ = ["OrtRunner", "import_onnxruntime", "open_runner", "session_options"]
 
@@ -43,16 +44,26 @@ def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> 
         raise RunnerError(f"onnxruntime cannot be imported: {error}") from error
     asked = list(options.get("providers", ["CPUExecutionProvider"]))
     there = [provider for provider in asked if provider in ort.get_available_providers()]
-    try:
-        session = ort.InferenceSession(
+
+    def session_of(made: Any) -> Any:
+        return ort.InferenceSession(
             str(path),
-            sess_options=session_options(ort, options, threads),
+            sess_options=made,
             providers=there or ["CPUExecutionProvider"],
             disabled_optimizers=list(options.get("disabled_optimizers", [])) or None,
         )
+
+    def profiled(prefix: Path) -> Any:
+        made = session_options(ort, options, threads)
+        made.enable_profiling = True
+        made.profile_file_prefix = str(prefix)
+        return session_of(made)
+
+    try:
+        session = session_of(session_options(ort, options, threads))
     except Exception as error:
         raise RunnerError(f"ONNX Runtime cannot open {Path(path).name}: {first_useful_line(error)}") from error
-    return OrtRunner(session, ort.__version__, asked)
+    return OrtRunner(session, ort.__version__, asked, profiled)
 
 
 def import_onnxruntime() -> Any:
@@ -85,8 +96,11 @@ def session_options(ort: Any, options: Mapping[str, Any], threads: int | None) -
 class OrtRunner:
     """A session in memory."""
 
-    def __init__(self, session: Any, version: str, asked: list[str]) -> None:
+    def __init__(
+        self, session: Any, version: str, asked: list[str], profiled: Callable[[Path], Any] | None = None
+    ) -> None:
         self._session: Any = session
+        self._profiled = profiled
         self.version = version
         self.inputs: Ports = {port.name: _port(port) for port in session.get_inputs()}
         self.outputs: Ports = {port.name: _port(port) for port in session.get_outputs()}
@@ -112,6 +126,20 @@ class OrtRunner:
         except Exception as error:
             raise RunnerError(f"ONNX Runtime failed while running: {first_useful_line(error)}") from error
         return dict(zip(self._wanted, values))
+
+    def layers(self, inputs: Mapping[str, np.ndarray], n: int, warmup: int) -> list[dict[str, Any]]:
+        """Time each kernel, in a second session of the same engine; see ``layers.ort_layers``.
+
+        Raises:
+            RunnerError: The engine cannot be opened or run under the profiler.
+        """
+        if self._profiled is None:
+            raise RunnerError("This engine cannot be opened under the profiler.")
+        check_inputs(inputs, self.inputs)
+        try:
+            return ort_layers(self._profiled, inputs, n, warmup)
+        except Exception as error:
+            raise RunnerError(f"ONNX Runtime failed under its profiler: {first_useful_line(error)}") from error
 
     def resize(self, batch: int) -> None:
         """Make sure that the engine can be run at ``batch``: a dynamic batch always can.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .contract import BatchError, Ports, RunnerError, check_inputs, first_useful_line
+from .layers import openvino_layers
 
 __all__ = ["OpenVinoRunner", "compile_properties", "import_openvino", "open_runner"]
 
@@ -122,6 +123,21 @@ class OpenVinoRunner:
     def last_ns(self) -> int:
         """How long the last inference took by OpenVINO's own clock, which a C++ application's agrees with."""
         return int(self._request.latency * 1e6)
+
+    def layers(self, inputs: Mapping[str, np.ndarray], n: int, warmup: int) -> list[dict[str, Any]]:
+        """Time each layer, in a second compilation of the same engine; see ``layers.openvino_layers``.
+
+        Raises:
+            RunnerError: The engine cannot be compiled or run with performance counters.
+        """
+        check_inputs(inputs, self.inputs)
+        arrays = [np.require(inputs[name], requirements="C") for name in self._input_names]
+        try:
+            compiled = self._core.compile_model(self._model, self._device, {**self._properties, "PERF_COUNT": True})
+            tensors = {index: self._tensor(array) for index, array in enumerate(arrays)}
+            return openvino_layers(compiled, tensors, n, warmup)
+        except Exception as error:
+            raise RunnerError(f"OpenVINO failed with its counters on: {first_useful_line(error)}") from error
 
     def _has_bound(self, inputs: Mapping[str, np.ndarray]) -> bool:
         bound = self._bound
