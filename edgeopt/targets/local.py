@@ -81,4 +81,5 @@ def _offered(precision: Precision, runtime: str, host: Host) -> bool:
 def _quantization(rules: QuantizationRules | None, *, saturates: bool) -> QuantizationRules | None:
     if rules is None or not saturates:
         return rules
+    # One set of weights serves every runtime here, and how OpenVINO's kernels pair them is not known: 7 bits suit any.
     return rules.model_copy(update={"weight_bits": 7})

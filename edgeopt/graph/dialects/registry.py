@@ -45,4 +45,6 @@ def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
     rewrite = dialect.rewrite(model)
     run_passes(model, [Tidy()])
     save_checked(model, destination)
-    return DialectResult(path=destination, same_points=rewrite.same_points, events=rewrite.events)
+    return DialectResult(
+        path=destination, same_points=rewrite.same_points, repaired=rewrite.repaired, events=rewrite.events
+    )
