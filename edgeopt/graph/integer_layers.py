@@ -84,7 +84,7 @@ def integer_layers(graph: ir.Graph) -> Iterator[IntegerLayer]:
 def _layout(node: ir.Node) -> Layout:
     if "Conv" in node.op_type:
         return "conv"
-    return "rows" if node.op_type in ("Gemm", "QGemm") and node.attributes.get_int("transB", 0) else "columns"
+    return "rows" if node.op_type in ("Gemm", "QGemm") and node.attributes.get_int("transB", 0) == 1 else "columns"
 
 
 def _is_depthwise(node: ir.Node, weight: np.ndarray) -> bool:

@@ -112,6 +112,15 @@ def test_a_repaired_channel_cannot_overflow_and_others_are_as_they_were(rows, hi
     assert (new.astype(int) * rows >= 0).all()  # no weight changes its sign
 
 
+def test_a_pair_that_passes_the_limit_by_one_costs_one_step_of_one_weight():
+    rows = np.random.default_rng(0).integers(-60, 60, (1, 100)).astype(np.int8)
+    rows[0, :4] = (65, 64, -65, -64)
+    new, factors = repair(rows, 255)
+    assert factors[0] == 1
+    assert np.abs(new.astype(int) - rows).sum() == 2
+    assert (new[0, :2].sum(), new[0, 2:4].sum()) == (128, -128)
+
+
 @pytest.mark.parametrize("spread", ["normal", "laplace"])
 def test_a_repair_costs_less_than_one_bit_of_every_weight(spread):
     floats = getattr(np.random.default_rng(1), spread)(size=(200, 144))
