@@ -40,9 +40,10 @@ def _events(step: RepairSaturation, after: SaturationReport) -> list[Event]:
     if not after.layers:
         return []
     changed, total = sum(step.repaired.values()), after.channels
-    message = (
-        f"Without VNNI, sums of two products could overflow in {changed + after.overflowing} of {total} output channels"
-    )
+    could = changed + after.overflowing
+    message = f"Without VNNI sums of two products could overflow in {could} of {total} output channels"
+    if not could:
+        message = f"Proven: without VNNI no sum of two products leaves 16 bits in any of {total} output channels"
     if changed:
         message += (
             f"; {changed} were given steps wider by at most {100 * (step.widest - 1):.0f} %"
