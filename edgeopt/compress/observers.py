@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import ObserverBase
 
 from edgeopt.compress.attributes import attribute, constant
-from edgeopt.compress.pair_sums import pair_floor
+from edgeopt.compress.pair_sums import pair_floor, settle
 from edgeopt.compress.ranges import INT8_MAX, INT8_MIN, SCALE_FLOOR, Histogram, Observer, choose_range, symmetric_scale
 from edgeopt.recipes.schema import ObserverName
 
@@ -192,7 +192,9 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         stored, scale = quantize_weight(
             weight, floor, self.quant_max, per_channel=self.per_channel, weight_range=self.weight_range
         )
-        return (stored if self.rounded is None else self.rounded), scale
+        if self.rounded is not None:
+            stored = settle(self.rounded, stored) if self.pairs else self.rounded
+        return stored, scale
 
     def restored(self, weight: torch.Tensor) -> torch.Tensor:
         """What the converted graph computes with: float32, the weight's shape."""

@@ -3,14 +3,17 @@
 Two weights that a kernel adds before it widens to 32 bits must not sum to more than 128 (255·128 < 2^15): which ones meet
 is told in ``edgeopt.core.saturation``. A channel whose scale is chosen so loses what its worst pair asks for, 1.2 to 2.4 dB
 of its weights' SQNR where they are normal or Laplacian; a bit less everywhere costs 6. That holds for weights that are
-rounded to the nearest; what another method chose may pass the limit by one, and the dialect has the last word.
+rounded to the nearest; what another method chose is
+set to the nearest where it would pass the limit, and the dialect has the last word.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-__all__ = ["meets_in_pairs", "pair_floor"]
+__all__ = ["meets_in_pairs", "pair_floor", "settle"]
 
 _LIMIT = 128
 _HEADROOM = 2.0**-10  # two roundings add at most one: below the limit by this, a sum ends at the limit at most
@@ -34,17 +37,54 @@ def pair_floor(weight: torch.Tensor, *, per_channel: bool) -> torch.Tensor:
         weight: float32 [M, C, …] or [N, K].
         per_channel: One scale per index of axis 0, else one for all.
     """
-    weight = weight.detach()
-    worst = _worst(weight)
-    if weight.ndim > 2 and weight.shape[1] % _LANES:
-        filled = torch.nn.functional.pad(weight, [0, 0] * (weight.ndim - 2) + [0, -weight.shape[1] % _LANES])
-        worst = torch.maximum(worst, _worst(filled))
+    rows = _rows(weight.detach().double())
+    worst = torch.stack([_sums(rows, pairs).amax(1) for pairs in _pairs(weight.shape)]).amax(0)
     floor = (worst / (_LIMIT - _HEADROOM)).float()
     return floor if per_channel else floor.max()
 
 
-def _worst(weight: torch.Tensor) -> torch.Tensor:
-    """The largest magnitude of a sum of two neighbours of one sign, per channel: float64 [M]."""
-    rows = (weight.movedim(1, -1) if weight.ndim > 2 else weight).flatten(1).double()
-    pairs = torch.nn.functional.pad(rows, [0, rows.shape[1] % 2]).reshape(len(rows), -1, 2)
-    return torch.maximum(pairs.clamp_min(0).sum(-1), pairs.clamp_max(0).sum(-1).neg()).amax(1)
+def settle(chosen: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
+    """Integers that were not rounded to the nearest, with the nearest where they would overflow beside another.
+
+    Args:
+        chosen: int8 [M, C, …] or [N, K].
+        nearest: Likewise, on a scale of at least ``pair_floor``: no pair of them overflows.
+    """
+    settled, fallback = (_rows(values.int()) for values in (chosen, nearest))
+    while True:
+        is_over = torch.zeros_like(settled, dtype=torch.bool)
+        for pairs in _pairs(chosen.shape):
+            over = _sums(settled, pairs) > _LIMIT
+            for column in (0, 1):
+                is_over[:, pairs[:, column]] |= over
+        is_over &= settled != fallback
+        if not bool(is_over.any()):
+            return settled[:, :-1].to(chosen.dtype).reshape(chosen.shape)
+        settled = torch.where(is_over, fallback, settled)
+
+
+def _rows(weight: torch.Tensor) -> torch.Tensor:
+    """[M, K + 1]: the weights as they are stored, and a zero for what is filled up."""
+    return torch.nn.functional.pad(weight.flatten(1), [0, 1])
+
+
+def _sums(rows: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """The magnitude of the sum of each pair's weights of one sign: [M, pairs]."""
+    met = rows[:, pairs]
+    return torch.maximum(met.clamp_min(0).sum(-1), met.clamp_max(0).sum(-1).neg())
+
+
+def _pairs(shape: torch.Size) -> list[torch.Tensor]:
+    """Which weights of a channel may meet, int64 [pairs, 2] each; -1 is the zero behind them all.
+
+    In the order of a convolution's channels as they are, and with channels filled up.
+    """
+    index = torch.arange(math.prod(shape[1:])).reshape(shape[1:])
+    last = index.movedim(0, -1)
+    orders = [last]
+    if len(shape) > 2 and shape[1] % _LANES:
+        orders.append(torch.nn.functional.pad(last, [0, -shape[1] % _LANES], value=-1))
+    return [
+        torch.nn.functional.pad(flat, [0, len(flat) % 2], value=-1).reshape(-1, 2)
+        for flat in (order.flatten() for order in orders)
+    ]

@@ -13,6 +13,11 @@ the group), the channel running fastest: im2col in channels-last order (qlinearc
 takes four channels of one position (convsym.cpp, MlasConvSymPackW, only where the channels are a multiple of four), which
 are the same pairs. Depthwise kernels multiply in 32 bits or pair each product with zero (ConvSymKernelAvx2.S, qdwconv.cpp,
 ConvSymKernelAvx512Core.S), and u8×u8 in 16 bits before adding in 32 (QgemmU8X8KernelAvx2.S): both are exact.
+
+In OpenVINO 2026.4 (AVX2; oneDNN, Developer Guide, "Nuances of int8 computations"): the same pairs, but its direct
+convolution fills the channels of each kernel position up to a multiple of four with zeros, where its GEMM does not; and
+depthwise kernels do not pair. Seen under an emulated Haswell over 17 forms of operators, on both runtimes: each gave exactly
+the sums of these pairs, saturated.
 """
 
 from __future__ import annotations
@@ -76,18 +81,26 @@ class Witness:
     total: int
 
 
-def kernel_rows(weight: np.ndarray, layout: Layout) -> np.ndarray:
-    """The weights of each output channel in the order in which kernels read them: [channels, K], the dtype of ``weight``."""
+def kernel_rows(weight: np.ndarray, layout: Layout, lanes: int = 1) -> np.ndarray:
+    """The weights of each output channel in the order in which kernels read them: [channels, K], the dtype of ``weight``.
+
+    Args:
+        weight: In ``layout``.
+        lanes: A convolution's channels are filled up with zeros to a multiple of this.
+    """
     if layout == "conv":
-        return np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1)
+        last = np.moveaxis(weight, 1, -1)
+        wide = np.pad(last, [*[(0, 0)] * (last.ndim - 1), (0, -last.shape[-1] % lanes)]) if lanes > 1 else last
+        return wide.reshape(weight.shape[0], -1)
     rows = np.swapaxes(weight, -1, -2) if layout == "columns" else weight
     return rows.reshape(-1, rows.shape[-1])
 
 
-def from_kernel_rows(rows: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
+def from_kernel_rows(rows: np.ndarray, shape: tuple[int, ...], layout: Layout, lanes: int = 1) -> np.ndarray:
     """The weight of ``shape`` whose ``kernel_rows`` are ``rows``."""
     if layout == "conv":
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1))
+        last = rows.reshape(shape[0], *shape[2:], -(-shape[1] // lanes) * lanes)[..., : shape[1]]
+        return np.ascontiguousarray(np.moveaxis(last, -1, 1))
     if layout == "rows":
         return rows.reshape(shape)
     return np.ascontiguousarray(np.swapaxes(rows.reshape(*shape[:-2], shape[-1], shape[-2]), -1, -2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,10 @@ from edgeopt.graph.dialects.grids import upper_bound
 from edgeopt.graph.passes.hoist_quantize import MOVES
 from edgeopt.graph.qdq import array_of
 
-__all__ = ["IntegerLayer", "integer_layers"]
+__all__ = ["IntegerLayer", "Kernels", "integer_layers", "lanes_of"]
+
+Kernels = Literal["onnxruntime", "openvino", "unknown"]
+"""Whose kernels multiply: what is known of which weights they add in 16 bits. See ``edgeopt.core.saturation``."""
 
 _INPUTS = {  # operator → positions of the input and of the weight, both stored as integers
     "QLinearConv": (0, 3),
@@ -79,6 +83,11 @@ def integer_layers(graph: ir.Graph) -> Iterator[IntegerLayer]:
             high=high,
             dequantize=dequantize,
         )
+
+
+def lanes_of(layer: IntegerLayer, kernels: Kernels) -> tuple[int, ...]:
+    """The orders in which ``kernels`` may read a layer's weights, as ``lanes`` of ``kernel_rows``."""
+    return (1, 4) if kernels == "openvino" and layer.layout == "conv" and layer.weight.shape[1] % 4 else (1,)
 
 
 def _layout(node: ir.Node) -> Layout:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgeopt.core.saturation import Pairing, Witness, kernel_rows, overflows, pair_sums, witnesses
-from edgeopt.graph.integer_layers import integer_layers
+from edgeopt.core.saturation import Pairing, Witness, kernel_rows, pair_sums, witnesses
+from edgeopt.graph.integer_layers import IntegerLayer, Kernels, integer_layers, lanes_of
 from edgeopt.graph.io import load_onnx
 
 __all__ = ["LayerSaturation", "SaturationReport", "prove", "prove_model"]
@@ -67,41 +67,41 @@ class SaturationReport:
         return self.overflowing == 0
 
 
-def prove(path: Path, pairing: Pairing = "neighbours") -> SaturationReport:
+def prove(path: Path, kernels: Kernels = "onnxruntime") -> SaturationReport:
     """Prove the graph in a file.
 
     Args:
         path: An ONNX file, Q/DQ or with integer operators.
-        pairing: ``neighbours`` for ONNX Runtime; ``any`` where a kernel's packing is not known: then depthwise layers,
-            too, are taken to add two products in 16 bits.
+        kernels: Whose; of ``unknown`` ones any two weights of a channel are taken to meet, in depthwise layers as well.
 
     Raises:
         GraphError: The file cannot be read.
     """
-    return prove_model(load_onnx(path), pairing)
+    return prove_model(load_onnx(path), kernels)
 
 
-def prove_model(model: ir.Model, pairing: Pairing = "neighbours") -> SaturationReport:
+def prove_model(model: ir.Model, kernels: Kernels = "onnxruntime") -> SaturationReport:
     """Prove a graph in memory: as ``prove``."""
-    layers = []
-    for layer in integer_layers(model.graph):
-        rows = kernel_rows(layer.weight, layer.layout)
-        if layer.is_depthwise and pairing == "neighbours":
-            largest, smallest = max(int(rows.max()), 0), min(int(rows.min()), 0)
-            found: tuple[Witness, ...] = ()
-        else:
-            sums = pair_sums(rows, pairing)
-            largest, smallest = int(sums.largest.max()), int(sums.smallest.min())
-            found = witnesses(rows, layer.high, pairing) if overflows(sums, layer.high).any() else ()
-        layers.append(
-            LayerSaturation(
-                node=layer.node.name or str(layer.node.outputs[0].name),
-                op=layer.node.op_type,
-                channels=len(rows),
-                high=layer.high,
-                largest=largest * layer.high,
-                smallest=smallest * layer.high,
-                witnesses=found,
-            )
-        )
-    return SaturationReport(layers=tuple(layers))
+    return SaturationReport(layers=tuple(_judge(layer, kernels) for layer in integer_layers(model.graph)))
+
+
+def _judge(layer: IntegerLayer, kernels: Kernels) -> LayerSaturation:
+    pairing: Pairing = "any" if kernels == "unknown" else "neighbours"
+    orders = [kernel_rows(layer.weight, layer.layout, lanes) for lanes in lanes_of(layer, kernels)]
+    found: dict[int, Witness] = {}
+    if layer.is_depthwise and kernels != "unknown":
+        largest, smallest = max(int(layer.weight.max()), 0), min(int(layer.weight.min()), 0)
+    else:
+        sums = [pair_sums(rows, pairing) for rows in orders]
+        largest, smallest = max(int(s.largest.max()) for s in sums), min(int(s.smallest.min()) for s in sums)
+        for rows in reversed(orders):
+            found |= {one.channel: one for one in witnesses(rows, layer.high, pairing)}
+    return LayerSaturation(
+        node=layer.node.name or str(layer.node.outputs[0].name),
+        op=layer.node.op_type,
+        channels=len(orders[0]),
+        high=layer.high,
+        largest=largest * layer.high,
+        smallest=smallest * layer.high,
+        witnesses=tuple(found[channel] for channel in sorted(found)),
+    )

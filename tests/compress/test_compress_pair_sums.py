@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeopt.compress.fake_quant import LearnedWeight, ObservedWeight
 from edgeopt.compress.observers import WeightObserver, quantize_weight
-from edgeopt.compress.pair_sums import meets_in_pairs, pair_floor
+from edgeopt.compress.pair_sums import meets_in_pairs, pair_floor, settle
 from edgeopt.compress.registry import STEPS
 from edgeopt.core.saturation import kernel_rows, overflows, pair_sums
 from edgeopt.graph.dialects import apply_dialect
@@ -42,6 +42,29 @@ def test_weights_rounded_to_the_nearest_on_such_a_step_never_overflow(shape, see
     assert not overflowing(stored.numpy())
     largest = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max()
     assert bool((scale * 63.9 <= largest).all())  # 7 bits would have a step of max|w| / 63
+
+
+@given(shape=SHAPES, seed=st.integers(0, 10_000))
+@settings(max_examples=100, deadline=None)
+def test_what_was_rounded_otherwise_is_set_to_the_nearest_only_where_it_would_overflow(shape, seed):
+    weight = weight_of(shape, seed)
+    nearest, scale = quantize_weight(weight, pair_floor(weight, per_channel=True), 127, per_channel=True)
+    steps = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
+    chosen = (
+        (steps.sign() * steps.abs().ceil()).clamp(-127, 127).to(torch.int8)
+    )  # away from zero: the worst that one can do
+    settled = settle(chosen, nearest)
+    assert not overflowing(settled.numpy())
+    assert bool(((settled == chosen) | (settled == nearest)).all())
+    if not overflowing(chosen.numpy()):
+        assert torch.equal(settled, chosen)
+
+
+def test_an_observer_settles_what_adaround_chose():
+    weight = torch.tensor([[0.51, 0.51, 0.51, -0.3]])
+    observer = WeightObserver(bits=8, per_channel=True, pairs=True)
+    observer.rounded = torch.tensor([[65, 64, 65, -30]], dtype=torch.int8)
+    assert observer.encode(weight)[0].tolist() == [[64, 64, 65, -30]]
 
 
 def test_a_weight_alone_or_beside_one_of_the_other_sign_asks_for_nothing():

@@ -22,6 +22,8 @@ class KernelCase:
     Attributes:
         exact: What the operator means, [positions, channels]; ``saturating``: what it gives where products are summed in
             pairs in 16 bits.
+        sums: What it sums to in full, in pairs, and in pairs of channels filled up to a multiple of four.
+        qdq: The same operator with Q/DQ around it; gives its sums as floats.
     """
 
     model: onnx.ModelProto
@@ -29,6 +31,8 @@ class KernelCase:
     weight: np.ndarray
     exact: np.ndarray
     saturating: np.ndarray
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray]
+    qdq: onnx.ModelProto
 
 
 # name → (kind, input shape, weight shape, groups, is summed in pairs)
@@ -60,14 +64,16 @@ def make_case(name: str) -> KernelCase:
     x = np.where(random.random(shape) < 0.7, 255, random.integers(0, 256, shape)).astype(np.uint8)
     weight = np.where(random.random(weight_shape) < 0.5, 127, random.integers(-127, 128, weight_shape)).astype(np.int8)
     weight[..., 1::3] = -np.abs(weight[..., 1::3])
-    windows, rows = _operands(kind, x, weight, groups)
-    sums = [_sum(windows, rows, in_pairs=pairs) for pairs in (False, in_pairs)]
+    narrow, filled = (_operands(kind, x, weight, groups, lanes) for lanes in (1, 4))
+    sums = [_sum(*narrow, in_pairs=pairs) for pairs in (False, in_pairs)]
+    every = sums[0], _sum(*narrow, in_pairs=True), _sum(*filled, in_pairs=True)
+    qdq = _qdq("Conv" if kind == "conv" else "MatMul", x, weight, groups)
     if kind == "matmul":
-        return KernelCase(_matmul(x, weight), x, weight, sums[0], sums[1])
+        return KernelCase(_matmul(x, weight), x, weight, sums[0], sums[1], every, qdq)
     scale = np.float32(np.abs(sums[0]).max() / 120)
     exact, saturating = (np.clip(np.rint(s / scale) + 128, 0, 255).astype(np.uint8) for s in sums)
     build = _qlinearconv if kind == "conv" else _qlinearmatmul
-    return KernelCase(build(x, weight, groups, scale), x, weight, exact, saturating)
+    return KernelCase(build(x, weight, groups, scale), x, weight, exact, saturating, every, qdq)
 
 
 def by_position(y: np.ndarray) -> np.ndarray:
@@ -75,7 +81,7 @@ def by_position(y: np.ndarray) -> np.ndarray:
     return (y[0].reshape(y.shape[1], -1).T if y.ndim > 2 else y).astype(np.int64)
 
 
-def _operands(kind: str, x: np.ndarray, weight: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def _operands(kind: str, x: np.ndarray, weight: np.ndarray, groups: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
     """Windows [groups, positions, K] and rows [groups, channels, K], in the order in which kernels read them."""
     if kind != "conv":
         return x[None], kernel_rows(weight, "columns")[None]
@@ -83,8 +89,9 @@ def _operands(kind: str, x: np.ndarray, weight: np.ndarray, groups: int) -> tupl
     axes = tuple(range(2, x.ndim))
     view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=axes)[0]  # [C, …positions, …kernel]
     grouped = view.reshape(groups, weight.shape[1], -1, int(np.prod(kernel)))
-    windows = grouped.transpose(0, 2, 3, 1).reshape(groups, grouped.shape[2], -1)
-    return windows, kernel_rows(weight, "conv").reshape(groups, -1, windows.shape[-1])
+    wide = np.pad(grouped, [(0, 0), (0, -weight.shape[1] % lanes), (0, 0), (0, 0)])
+    windows = wide.transpose(0, 2, 3, 1).reshape(groups, grouped.shape[2], -1)
+    return windows, kernel_rows(weight, "conv", lanes).reshape(groups, -1, windows.shape[-1])
 
 
 def _sum(windows: np.ndarray, rows: np.ndarray, *, in_pairs: bool) -> np.ndarray:
@@ -98,6 +105,19 @@ def _sum(windows: np.ndarray, rows: np.ndarray, *, in_pairs: bool) -> np.ndarray
         .transpose(1, 0, 2)
         .reshape(len(windows[0]), -1)
     )
+
+
+def _qdq(op: str, x: np.ndarray, weight: np.ndarray, groups: int) -> onnx.ModelProto:
+    per = len(weight) if op == "Conv" else weight.shape[1]
+    nodes = [
+        h.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
+        h.make_node("DequantizeLinear", ["q", "one", "zero"], ["d"]),
+        h.make_node("DequantizeLinear", ["w", "ones", "zeros"], ["dw"], axis=0 if op == "Conv" else 1),
+        h.make_node(op, ["d", "dw"], ["y"], name="layer", **({"group": groups} if op == "Conv" else {})),
+    ]
+    constants = {"one": np.float32(1), "zero": np.uint8(0), "w": weight}
+    constants |= {"ones": np.ones(per, np.float32), "zeros": np.zeros(per, np.int8)}
+    return _model(nodes, x, T.FLOAT, constants, T.FLOAT)
 
 
 def _matmul(x: np.ndarray, weight: np.ndarray) -> onnx.ModelProto:
@@ -123,12 +143,15 @@ def _grids(scale: np.float32) -> dict[str, np.generic]:
     return {"one": np.float32(1), "zero": np.uint8(0), "scale": scale, "middle": np.uint8(128)}
 
 
-def _model(nodes: list[onnx.NodeProto], x: np.ndarray, made: int, constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+def _model(
+    nodes: list[onnx.NodeProto], x: np.ndarray, made: int, constants: dict[str, np.ndarray], given: int = T.UINT8
+) -> onnx.ModelProto:
+    read = {name for node in nodes for name in node.input}
     graph = h.make_graph(
         nodes,
         "kernel",
-        [h.make_tensor_value_info("x", T.UINT8, x.shape)],
+        [h.make_tensor_value_info("x", given, x.shape)],
         [h.make_tensor_value_info("y", made, None)],
-        [nh.from_array(np.asarray(value), name) for name, value in constants.items() if name in nodes[0].input],
+        [nh.from_array(np.asarray(value), name) for name, value in constants.items() if name in read],
     )
     return h.make_model(graph, opset_imports=[h.make_opsetid("", 20)], ir_version=10)

@@ -53,8 +53,8 @@ def linear(weight=LARGE, *, before=(), op="MatMul", scale=0.1, zero=0, step=1.0,
     return graph_of(nodes, constants | {"six": np.float32(6), "nil": np.float32(0)}, ("batch", inputs))
 
 
-def only(model, pairing="neighbours"):
-    (layer,) = prove_model(model, pairing).layers
+def only(model, kernels="onnxruntime"):
+    (layer,) = prove_model(model, kernels).layers
     return layer
 
 
@@ -125,7 +125,7 @@ def test_depthwise_layers_are_safe_unless_the_kernel_is_unknown(case, tmp_path):
     depthwise = [layer for layer in prove(tmp_path / "m.onnx").layers if groups.get(layer.node, 1) > 1]
     assert depthwise
     assert all(layer.is_safe for layer in depthwise)
-    assert not all(layer.is_safe for layer in prove(tmp_path / "m.onnx", "any").layers if layer.node in groups and groups[layer.node] > 1)  # fmt: skip
+    assert not all(layer.is_safe for layer in prove(tmp_path / "m.onnx", "unknown").layers if layer.node in groups and groups[layer.node] > 1)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.saturation import Layout, from_kernel_rows, kernel_rows, overflows, pair_sums, repair
-from edgeopt.graph.integer_layers import IntegerLayer, integer_layers
+from edgeopt.graph.integer_layers import IntegerLayer, Kernels, integer_layers, lanes_of
 from edgeopt.graph.qdq import array_of, new_initializer
 
 __all__ = ["RepairSaturation"]
@@ -30,8 +30,9 @@ class RepairSaturation(ir.passes.InPlacePass):
         lost_db: How far the changed channels' weights moved: their signal over the change, in decibels; infinity: none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Kernels = "onnxruntime") -> None:
         super().__init__()
+        self.kernels = kernels
         self.repaired: dict[str, int] = {}
         self.left: list[str] = []
         self.widest = 1.0
@@ -45,20 +46,20 @@ class RepairSaturation(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Repair what can overflow."""
         for layer in list(integer_layers(model.graph)):
-            rows = kernel_rows(layer.weight, layer.layout)
-            if layer.is_depthwise or not (over := overflows(pair_sums(rows), layer.high)).any():
+            if layer.is_depthwise or not (over := _overflowing(layer, self.kernels)).any():
                 continue
             name = layer.node.name or str(layer.node.outputs[0].name)
-            scales = _channel_scales(layer, len(rows)) if layer.node.graph is model.graph else None
+            scales = _channel_scales(layer, len(over)) if layer.node.graph is model.graph else None
             if scales is None:
                 self.left.append(name)
                 continue
-            new, factors = repair(rows, layer.high)
-            change = new[over].astype(np.float64) * factors[over, None] - rows[over]
-            power = np.square(scales[over, None])
-            self._signal += float((np.square(rows[over].astype(np.float64)) * power).sum())
-            self._noise += float((np.square(change) * power).sum())
-            self.widest = max(self.widest, float(factors.max()))
+            new, factors = _repaired(layer, self.kernels)
+            self._note(
+                kernel_rows(layer.weight, layer.layout)[over],
+                kernel_rows(new, layer.layout)[over],
+                scales[over],
+                factors[over],
+            )
             self.repaired[name] = int(over.sum())
             _rewrite(model.graph, layer, new, scales, factors)
         return ir.passes.PassResult(model, modified=bool(self.repaired))
@@ -67,9 +68,31 @@ class RepairSaturation(ir.passes.InPlacePass):
         """What was repaired can no longer overflow."""
         for layer in integer_layers(model.graph):
             name = layer.node.name or str(layer.node.outputs[0].name)
-            sums = pair_sums(kernel_rows(layer.weight, layer.layout))
-            if name in self.repaired and overflows(sums, layer.high).any():
+            if name in self.repaired and _overflowing(layer, self.kernels).any():
                 raise GraphError("A repaired layer can still overflow.", got=name, fix="Please report this.")
+
+    def _note(self, old: np.ndarray, new: np.ndarray, scales: np.ndarray, factors: np.ndarray) -> None:
+        power = np.square(scales)[:, None]
+        change = new.astype(np.float64) * factors[:, None] - old
+        self._signal += float((np.square(old.astype(np.float64)) * power).sum())
+        self._noise += float((np.square(change) * power).sum())
+        self.widest = max(self.widest, float(factors.max()))
+
+
+def _overflowing(layer: IntegerLayer, kernels: Kernels) -> np.ndarray:
+    """Which channels can overflow in one of the orders in which kernels may read them: bool [channels]."""
+    orders = [kernel_rows(layer.weight, layer.layout, lanes) for lanes in lanes_of(layer, kernels)]
+    over: np.ndarray = np.any([overflows(pair_sums(rows), layer.high) for rows in orders], axis=0)
+    return over
+
+
+def _repaired(layer: IntegerLayer, kernels: Kernels) -> tuple[np.ndarray, np.ndarray]:
+    """The weight and the factors of ``repair``, order by order: no repair makes a weight larger, so the first one holds."""
+    weight, factors = layer.weight, np.ones(1)
+    for lanes in lanes_of(layer, kernels):
+        rows, wider = repair(kernel_rows(weight, layer.layout, lanes), layer.high)
+        weight, factors = from_kernel_rows(rows, weight.shape, layer.layout, lanes), factors * wider
+    return weight, factors
 
 
 def _channel_scales(layer: IntegerLayer, channels: int) -> np.ndarray | None:
@@ -93,9 +116,9 @@ def _channel_scales(layer: IntegerLayer, channels: int) -> np.ndarray | None:
     return scale.astype(np.float64) if node.attributes.get_int("axis", 1) % stored.ndim == axis else None
 
 
-def _rewrite(graph: ir.Graph, layer: IntegerLayer, rows: np.ndarray, scales: np.ndarray, factors: np.ndarray) -> None:
+def _rewrite(graph: ir.Graph, layer: IntegerLayer, stored: np.ndarray, scales: np.ndarray, factors: np.ndarray) -> None:
     node, name, layout = layer.node, layer.node.outputs[0].name, layer.layout
-    weight = new_initializer(graph, f"{name}_fitting", from_kernel_rows(rows, layer.weight.shape, layout))
+    weight = new_initializer(graph, f"{name}_fitting", stored)
     wider = (scales * factors).astype(np.float32)
     own = ir.node(
         "DequantizeLinear",
