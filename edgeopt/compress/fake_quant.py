@@ -171,7 +171,9 @@ class _TrainedWeight(WeightObserver):
     scale_floor: torch.Tensor
 
     def __init__(self, observer: WeightObserver, weight: torch.Tensor) -> None:
-        super().__init__(bits=(observer.quant_max + 1).bit_length(), per_channel=observer.per_channel)
+        super().__init__(
+            bits=(observer.quant_max + 1).bit_length(), per_channel=observer.per_channel, pairs=observer.pairs
+        )
         floor = observer.scale_floor.expand(len(weight) if observer.per_channel else 1).clone()
         del self.scale_floor
         self.register_buffer("scale_floor", floor)
@@ -206,7 +208,7 @@ class LearnedWeight(_TrainedWeight):
         """float32 [C] or [1]."""
         gain = 1.0 / math.sqrt(weight.numel() // len(self.start) * self.quant_max)
         step: torch.Tensor = _Step.apply(self.theta, self.start, gain)  # type: ignore[no-untyped-call]
-        return torch.maximum(step, self.scale_floor)
+        return torch.maximum(step, self.floor(weight))
 
 
 class ObservedWeight(_TrainedWeight):
@@ -216,7 +218,7 @@ class ObservedWeight(_TrainedWeight):
         """float32 [C] or [1]; as the post-training observer has it."""
         magnitude = weight.detach().abs()
         largest = magnitude.flatten(1).amax(1) if self.per_channel else magnitude.max().reshape(1)
-        return torch.maximum((largest.double() / self.quant_max).float(), self.scale_floor)
+        return torch.maximum((largest.double() / self.quant_max).float(), self.floor(weight))
 
 
 def insert_fake_quants(prepared: GraphModule, config: Qat) -> None:

@@ -13,7 +13,7 @@ from edgeopt.bundle.document import TrialRow
 from edgeopt.compress.base import LayerDecision, StepResult
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.normalize import BATCH_NORMS, CONVS
-from edgeopt.compress.observers import RANGE_KEY
+from edgeopt.compress.observers import CHANNELS_KEY, RANGE_KEY
 from edgeopt.compress.prepare import Session
 from edgeopt.compress.reexport import export_again, match_nodes
 from edgeopt.core.events import Event
@@ -76,7 +76,11 @@ def finish(
         ranges={names[n.name]: n.meta[RANGE_KEY] for n in converted.graph.nodes if RANGE_KEY in n.meta},
         events=(*_events(session, converted, samples), *events),
         trials=tuple(trials),
-        stats={**_stats(session.program, quantized, layers, samples, config), **(stats or {})},
+        stats={
+            **_stats(session.program, quantized, layers, samples, config),
+            **_pairs(session, converted),
+            **(stats or {}),
+        },
     )
 
 
@@ -117,6 +121,15 @@ def _events(session: Session, converted: GraphModule, samples: int) -> tuple[Eve
         for node in converted.graph.nodes
         if node.target in BATCH_NORMS and isinstance(node.args[0], Node) and node.args[0].target in CONVS
     ]
+    if pairs := _pairs(session, converted):
+        events.append(
+            Event(
+                kind="note",
+                stage="quantize",
+                message=f"{pairs['channels_repaired']} of {pairs['channels']} output channels could overflow where products"
+                " are summed in 16 bits; each got a weight step just wide enough that they cannot.",
+            )
+        )
     if samples < config.calibration_samples:
         events.append(
             Event(
@@ -154,6 +167,14 @@ def _stats(
         "weights_before_mib": _mebibytes(before),
         "weights_after_mib": _mebibytes(after),
     }
+
+
+def _pairs(session: Session, converted: GraphModule) -> dict[str, int]:
+    """Output channels of the weighted layers in int8, and how many of them sums in 16 bits gave a wider step."""
+    if session.rules.saturation == "none":
+        return {}
+    counts = [n.meta[CHANNELS_KEY] for n in converted.graph.nodes if CHANNELS_KEY in n.meta]
+    return {"channels": sum(all_ for all_, _ in counts), "channels_repaired": sum(wider for _, wider in counts)}
 
 
 def _mebibytes(program: ExportedProgram) -> float:

@@ -10,12 +10,21 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import ObserverBase
 
 from edgeopt.compress.attributes import attribute, constant
+from edgeopt.compress.pair_sums import pair_floor, settle
 from edgeopt.compress.ranges import INT8_MAX, INT8_MIN, SCALE_FLOOR, Histogram, Observer, choose_range, symmetric_scale
 from edgeopt.recipes.schema import ObserverName
 
-__all__ = ["RANGE_KEY", "ActivationObserver", "NonFiniteError", "WeightObserver", "quantize_weight"]
+__all__ = [
+    "CHANNELS_KEY",
+    "RANGE_KEY",
+    "ActivationObserver",
+    "NonFiniteError",
+    "WeightObserver",
+    "quantize_weight",
+]
 
 RANGE_KEY = "edgeopt_range"  # node.meta of a quantize_per_tensor: the (low, high) it was calibrated to
+CHANNELS_KEY = "edgeopt_channels"  # node.meta of a weight's dequantize: how many channels, how many on a wider step
 _Q = torch.ops.quantized_decomposed
 _SHARES = 51
 WeightRange = Literal["max", "mse"]
@@ -115,6 +124,7 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
     Attributes:
         scale_floor: Smallest scale allowed, float32, scalar or [C]; raised by ``allow_int32_bias``.
         rounded: The integers that a method chose in place of the nearest ones, int8, the weight's shape; None: nearest.
+        pairs: Whether scales are at least so large that no sum of two products leaves 16 bits (``pair_floor``).
     """
 
     def __init__(
@@ -123,11 +133,12 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         bits: int,
         per_channel: bool,
         weight_range: WeightRange = "max",
+        pairs: bool = False,
         dtype: torch.dtype = torch.int8,
         **_: Any,
     ) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)
-        self.weight_range = weight_range
+        self.weight_range, self.pairs = weight_range, pairs
         self.rounded: torch.Tensor | None = None
         self.per_channel, self.ch_axis = per_channel, 0
         self.qscheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric
@@ -158,12 +169,32 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         """Take back what ``allow_int32_bias`` raised."""
         self.scale_floor = torch.tensor(SCALE_FLOOR)
 
-    def encode(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The integers that ``convert`` stores, int8, and their scale, float32 [C] or scalar."""
-        stored, scale = quantize_weight(
+    def floor(self, weight: torch.Tensor) -> torch.Tensor:
+        """The smallest scale for ``weight``: float32, scalar or [C]."""
+        if not self.pairs:
+            return self.scale_floor
+        return torch.maximum(self.scale_floor, pair_floor(weight, per_channel=self.per_channel))
+
+    def on_wider_step(self, weight: torch.Tensor) -> int:
+        """How many channels have a scale that their pairs' sums asked for, and that would be smaller else."""
+        if not self.pairs:
+            return 0
+        _, scale = self.encode(weight)
+        _, free = quantize_weight(
             weight, self.scale_floor, self.quant_max, per_channel=self.per_channel, weight_range=self.weight_range
         )
-        return (stored if self.rounded is None else self.rounded), scale
+        wider = (scale > free) & (scale <= pair_floor(weight, per_channel=self.per_channel))
+        return int(wider.sum()) if self.per_channel else len(weight) * int(wider)
+
+    def encode(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The integers that ``convert`` stores, int8, and their scale, float32 [C] or scalar."""
+        floor = self.floor(weight)
+        stored, scale = quantize_weight(
+            weight, floor, self.quant_max, per_channel=self.per_channel, weight_range=self.weight_range
+        )
+        if self.rounded is not None:
+            stored = settle(self.rounded, stored) if self.pairs else self.rounded
+        return stored, scale
 
     def restored(self, weight: torch.Tensor) -> torch.Tensor:
         """What the converted graph computes with: float32, the weight's shape."""
@@ -179,7 +210,8 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
         source = observed.args[0]
         if not isinstance(source, Node) or source.op != "get_attr":
             raise TypeError(f"a quantized weight must be a constant, not {source!r}")
-        stored, scale = self.encode(attribute(model, str(source.target)))
+        weight = attribute(model, str(source.target))
+        stored, scale = self.encode(weight)
         name = str(source.target).replace(".", "_")
         graph = model.graph
         with graph.inserting_before(observed):
@@ -192,6 +224,7 @@ class WeightObserver(ObserverBase):  # type: ignore[misc]
             else:
                 arguments = (float(scale), 0, self.quant_min, self.quant_max, torch.int8)
                 restored = graph.call_function(_Q.dequantize_per_tensor.default, (values, *arguments))
+        restored.meta[CHANNELS_KEY] = (len(weight), self.on_wider_step(weight))
         observed.replace_all_uses_with(restored)
         graph.erase_node(observed)
         if not source.users:

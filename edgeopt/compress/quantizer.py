@@ -17,6 +17,7 @@ from edgeopt.compress.grouped import GroupedWeightObserver
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.outputs import absorbed
+from edgeopt.compress.pair_sums import meets_in_pairs
 from edgeopt.compress.ranges import INT8_MAX, INT8_MIN
 from edgeopt.recipes.schema import Quantize, weight_only
 from edgeopt.targets.schema import QuantizationRules
@@ -42,6 +43,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
         self._per_channel = rules.per_channel_weights and config.weight_granularity == "channel"
         self._weight_range = config.weight_range
         self._group_size = config.group_size or 0
+        self._repair = rules.saturation == "repair"
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the inputs to quantize in the nodes' metadata."""
@@ -63,7 +65,12 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
                 wanted[node.args[1]] = (
                     _grouped_weight(layer.weight_bits, self._group_size)
                     if weight_only(layer.precision)
-                    else _weight(bits=layer.weight_bits, per_channel=per_channel, weight_range=self._weight_range)
+                    else _weight(
+                        bits=layer.weight_bits,
+                        per_channel=per_channel,
+                        weight_range=self._weight_range,
+                        pairs=self._repair and layer.weight_bits == 8 and _in_pairs(node),
+                    )
                 )
             _annotation(node).input_qspec_map.update(wanted)
             if layer.quantize_output:
@@ -74,7 +81,13 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
         """Nothing to check: the plan was made for this graph."""
 
 
-def _weight(*, bits: int, per_channel: bool, weight_range: str) -> QuantizationSpec:
+def _in_pairs(node: Node) -> bool:
+    weight = node.args[1]
+    groups = node.args[6] if len(node.args) > 6 and isinstance(node.args[6], int) else 1
+    return isinstance(weight, Node) and meets_in_pairs(weight.meta["val"].shape, groups)
+
+
+def _weight(*, bits: int, per_channel: bool, weight_range: str, pairs: bool) -> QuantizationSpec:
     limit = 2 ** (bits - 1) - 1
     return QuantizationSpec(
         dtype=torch.int8,
@@ -83,7 +96,7 @@ def _weight(*, bits: int, per_channel: bool, weight_range: str) -> QuantizationS
         qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
         ch_axis=0,
         observer_or_fake_quant_ctr=WeightObserver.with_args(
-            bits=bits, per_channel=per_channel, weight_range=weight_range
+            bits=bits, per_channel=per_channel, weight_range=weight_range, pairs=pairs
         ),
     )
 

@@ -179,7 +179,7 @@ class _FakeQuantized(Interpreter):
             if not isinstance(observer, WeightObserver):
                 raise TypeError(f"{observed.name} watches no weight")
             stored, scale = quantize_weight(
-                weight, observer.scale_floor, 2 ** (bits - 1) - 1, per_channel=observer.per_channel
+                weight, observer.floor(weight), 2 ** (bits - 1) - 1, per_channel=observer.per_channel
             )
             shape = (-1, *[1] * (weight.ndim - 1)) if observer.per_channel else ()
             self._weights[key] = stored.float() * scale.reshape(shape)

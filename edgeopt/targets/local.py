@@ -44,7 +44,7 @@ def fill_in(target: Target, host: Host) -> Target:
         "channel_multiple": _channel_multiple(host) or target.channel_multiple,
         "memory_mib": host.memory_mib,
         "runtimes": tuple(_runtime(rules, host, saturates=saturates) for rules in target.runtimes),
-        "quantization": _quantization(target.quantization, saturates=saturates),
+        "quantization": _quantization(target.quantization, host, saturates=saturates),
         "description": f"{target.description} Here: {host.cpu}, {host.arch}, {', '.join(isa.requires) or 'baseline'}.",
     }
     # Through the validators, which model_copy would pass by.
@@ -66,6 +66,8 @@ def _runtime(rules: RuntimeRules, host: Host, *, saturates: bool) -> RuntimeRule
     if rules.name == "onnxruntime":
         x86 = "ort-x86-novnni" if saturates else "ort-x86"
         rules = rules.model_copy(update={"dialect": "ort-arm" if host.arch == "aarch64" else x86})
+    if rules.name == "openvino" and saturates:
+        rules = rules.model_copy(update={"dialect": "openvino-novnni"})
     return rules.model_copy(update={"precisions": tuple(p for p in rules.precisions if _offered(p, rules.name, host))})
 
 
@@ -78,7 +80,9 @@ def _offered(precision: Precision, runtime: str, host: Host) -> bool:
     return not (raises and precision == "int8")
 
 
-def _quantization(rules: QuantizationRules | None, *, saturates: bool) -> QuantizationRules | None:
+def _quantization(rules: QuantizationRules | None, host: Host, *, saturates: bool) -> QuantizationRules | None:
     if rules is None or not saturates:
         return rules
-    return rules.model_copy(update={"weight_bits": 7})
+    # How OpenVINO's kernels pair weights was seen with AVX2; with AVX-512 and no VNNI it was not: 7 bits suit any kernel.
+    is_known = "avx512f" not in host.features
+    return rules.model_copy(update={"saturation": "repair"} if is_known else {"weight_bits": 7})

@@ -74,7 +74,10 @@ class QuantizationRules(_Frozen):
     """How this target's int8 must be laid out, whatever the algorithm.
 
     Attributes:
-        weight_bits: 8; 7 where the CPU's u8×s8 pair sums saturate (x86 without VNNI).
+        weight_bits: 8; 7 where the CPU's u8×s8 pair sums saturate (x86 without VNNI) and how a runtime pairs them is not
+            known.
+        saturation: ``repair`` where they saturate and it is known: weights keep 8 bits, and only channels with a pair that
+            could overflow get a wider step, by what that pair asks for. ``none``: nothing saturates.
         per_channel_weights: One scale per output channel (axis 0).
         quantized_ops: Ops whose inputs are quantized; every other op stays in float. ``pool`` is a spatial average of
             what an int8 convolution (or addition) makes, or a max-pool where branches meet. ``concat``: all its inputs
@@ -86,6 +89,7 @@ class QuantizationRules(_Frozen):
     """
 
     weight_bits: Literal[7, 8] = 8
+    saturation: Literal["none", "repair"] = "none"
     per_channel_weights: bool = True
     quantized_ops: tuple[OpKind, ...]
     quantize_conv_outputs: bool = False
@@ -95,6 +99,12 @@ class QuantizationRules(_Frozen):
     def _check_add(self) -> Self:
         if ("add" in self.quantized_ops) == (self.residual_add == "none"):
             raise ValueError("residual_add is none exactly where quantized_ops has no add")
+        return self
+
+    @model_validator(mode="after")
+    def _check_saturation(self) -> Self:
+        if self.saturation == "repair" and self.weight_bits == 7:
+            raise ValueError("saturation is repair only beside weight_bits 8: sums of 7-bit weights cannot saturate")
         return self
 
 

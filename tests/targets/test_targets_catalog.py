@@ -25,7 +25,7 @@ EXPECTED = [
     "x86-avx2",
     "x86-vnni",
 ]
-DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "tensorrt"}
+DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "openvino-novnni", "tensorrt"}
 SHIPPED = sorted(load._CATALOG.glob("*.yaml"))
 
 
@@ -83,9 +83,12 @@ def test_no_target_quantizes_transposed_convolutions():
     assert all("conv_transpose" not in target.quantization.quantized_ops for target in list_targets())
 
 
-def test_a_cpu_without_vnni_gets_seven_bit_weights_and_one_with_it_eight():
-    assert find_target("x86-avx2").quantization.weight_bits == 7
-    assert find_target("x86-vnni").quantization.weight_bits == 8
+def test_a_cpu_without_vnni_keeps_eight_bits_and_has_its_channels_repaired():
+    rules = [find_target(name).quantization for name in ("x86-avx2", "x86-vnni")]
+    assert [(r.weight_bits, r.saturation) for r in rules] == [(8, "repair"), (8, "none")]
+    repaired = {t.name for t in list_targets() if t.quantization and t.quantization.saturation == "repair"}
+    assert repaired == {"x86-avx2"}
+    assert {r.dialect for r in find_target("x86-avx2").runtimes} == {"ort-x86-novnni"}
 
 
 def test_openvino_is_told_to_compute_float32_in_float32():
@@ -122,6 +125,12 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         ),
         ("title:", "titel:", r"unknown key titel; nearest valid key: title"),
         ("weight_bits: 8", "weight_bits: 6", r"quantization\.weight_bits is 6; choose 7 or 8"),
+        ("weight_bits: 8", "weight_bits: 7\n  saturation: repair", r"saturation is repair only beside weight_bits 8"),
+        (
+            "weight_bits: 8",
+            "weight_bits: 8\n  saturation: heal",
+            r"quantization\.saturation is 'heal'; choose 'none' or",
+        ),
         ("residual_add: both", "residual_add: none", r"quantization: residual_add is none exactly where"),
         ("precisions: [fp32, int8, w4a8, w4]", "precisions: [fp32]", r"quantization is there exactly where"),
         ("opset_max: 23", "opset_max: 19", r"opset 20 is newer than onnxruntime reads \(opset_max 19\)"),

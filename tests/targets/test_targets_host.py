@@ -1,5 +1,6 @@
 """The machine at hand, and which targets it may stand for."""
 
+import dataclasses
 import os
 import platform
 from dataclasses import replace
@@ -97,16 +98,21 @@ class TestLocal:
         assert stands_for(target, here)[0]
         assert (target.isa.arch, target.cores, target.memory_mib) == (here.arch, here.cores, here.memory_mib)
 
+    def test_without_vnni_and_with_avx512_weights_have_seven_bits(self):
+        skylake = dataclasses.replace(HASWELL, features=HASWELL.features | {"avx512f"})
+        target = fill_in(self.template, skylake)
+        assert (target.quantization.weight_bits, target.quantization.saturation) == (7, "none")
+
     def test_with_vnni_it_keeps_eight_bits(self):
         target = fill_in(self.template, SERVER)
         assert target.quantization.weight_bits == 8
         assert target.runtimes[0].dialect == "ort-x86"
         assert target.isa.requires == ("avx2", "avx512f", "avx512_vnni")
 
-    def test_without_vnni_weights_have_seven_bits_and_no_vnni_machine_stands_for_it(self):
+    def test_without_vnni_channels_are_repaired_and_no_vnni_machine_stands_for_it(self):
         target = fill_in(self.template, HASWELL)
-        assert target.quantization.weight_bits == 7
-        assert target.runtimes[0].dialect == "ort-x86-novnni"
+        assert (target.quantization.weight_bits, target.quantization.saturation) == (8, "repair")
+        assert [r.dialect for r in target.runtimes] == ["ort-x86-novnni", "openvino-novnni"]
         assert stands_for(target, HASWELL)[0]
         assert not stands_for(target, LAPTOP)[0]
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeopt.core.events import Event
 
-__all__ = ["ENOUGH_DB", "OBLIGATION_DB", "Dialect", "DialectResult", "Rewrite"]
+__all__ = ["ENOUGH_DB", "OBLIGATION_DB", "REPAIR_DB", "Dialect", "DialectResult", "Rewrite"]
 
 OBLIGATION_DB = 0.5
 """What a graph that was put on other points may lose against FP32, as SQNR of the outputs below the neutral graph's.
@@ -21,6 +21,9 @@ tenths of a decibel where nothing is lost.
 ENOUGH_DB = 40.0
 """Where the outputs are this close to FP32, the rounding of one or two tensors decides the level, by luck: a seeded net
 with PReLU has 45 dB in the neutral form and 43 in the finer ones, a trained one 25 and 33."""
+REPAIR_DB = 6.0
+"""What a graph may lose whose weights had to be repaired, as its runtime would else compute something else: the bit that
+weights of 7 bits give up everywhere is 6 dB, and a repair must cost less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +32,12 @@ class Rewrite:
 
     Attributes:
         same_points: Every quantized tensor keeps exactly the values it could take; False where a grid became finer.
+        repaired: Output channels whose weights were put on a coarser grid, as their sums would overflow on this runtime.
         events: What the runtime will leave in float, and why.
     """
 
     same_points: bool
+    repaired: int = 0
     events: tuple[Event, ...] = ()
 
 
@@ -42,17 +47,21 @@ class DialectResult:
 
     path: Path
     same_points: bool
+    repaired: int = 0
     events: tuple[Event, ...] = ()
 
 
 class Dialect(Protocol):
-    """One runtime's way of writing a quantized graph. It never calibrates and never makes a grid coarser.
+    """One runtime's way of writing a quantized graph.
+
+    It never calibrates, and never makes a grid coarser that the runtime multiplies on without overflow.
 
     Its proof obligation, on ONNX Runtime without optimizations, which computes what a graph says, for any input:
 
     - where ``Rewrite.same_points``: 0 outputs differ from the neutral graph's;
     - else (a finer grid, a bias in int32, a rounding left out): the outputs are as close to FP32 as the neutral graph's,
-      their SQNR at most ``OBLIGATION_DB`` lower, or at least ``ENOUGH_DB``.
+      their SQNR at most ``OBLIGATION_DB`` lower, or at least ``ENOUGH_DB``;
+    - where channels were ``repaired``: at most ``REPAIR_DB`` lower.
 
     tests/graph/test_graph_obligations.py holds every registered dialect to it, over every kind of net.
     """

@@ -18,6 +18,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "float": "edgeopt.graph.dialects.float:DIALECT",
         "neutral": "edgeopt.graph.dialects.neutral:DIALECT",
         "openvino": "edgeopt.graph.dialects.openvino:DIALECT",
+        "openvino-novnni": "edgeopt.graph.dialects.openvino_novnni:DIALECT",
         "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
         "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
@@ -45,4 +46,6 @@ def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
     rewrite = dialect.rewrite(model)
     run_passes(model, [Tidy()])
     save_checked(model, destination)
-    return DialectResult(path=destination, same_points=rewrite.same_points, events=rewrite.events)
+    return DialectResult(
+        path=destination, same_points=rewrite.same_points, repaired=rewrite.repaired, events=rewrite.events
+    )
