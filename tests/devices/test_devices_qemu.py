@@ -11,13 +11,13 @@ import pytest
 from edgeopt.core.device import demand_timing
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
-from edgeopt.devices.registry import SCHEMES, open_device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.devices.qemu import device as module
 from edgeopt.devices.qemu.cpus import CPUS, find_cpu
 from edgeopt.devices.qemu.device import QemuDevice, agent_copy, qemu_version
 from edgeopt.devices.qemu.listing import emulated_cpus
 from edgeopt.devices.qemu.store import RECORD, Record, host_versions, read_record, store_folder
+from edgeopt.devices.registry import SCHEMES, open_device
 
 FOREIGN = "aarch64"  # what the stand-in machine is not
 

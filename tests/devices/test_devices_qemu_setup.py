@@ -124,7 +124,9 @@ def test_the_mirror_in_use_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(debian, "_os_release", lambda: DEBIAN)
     single, folder = tmp_path / "sources.list", tmp_path / "sources.list.d"
     folder.mkdir()
-    (folder / "a.list").write_text("# deb http://commented/debian x main\ndeb [arch=amd64] https://other/tool stable main\n")
+    (folder / "a.list").write_text(
+        "# deb http://commented/debian x main\ndeb [arch=amd64] https://other/tool stable main\n"
+    )
     (folder / "b.sources").write_text("Types: deb\nURIs: https://near/debian\nSuites: bookworm\n")
     monkeypatch.setattr(debian, "_SOURCES", (single, folder))
     assert find_distribution("aarch64").mirror == "https://near/debian"
@@ -164,7 +166,7 @@ def test_an_unreachable_mirror_is_told_of(tmp_path):
     if shutil.which("apt-get") is None:
         pytest.skip("apt-get is not here")
     nowhere = Distribution(name="debian", codename="bookworm", mirror=f"file://{tmp_path}/nothing")
-    with pytest.raises(DeviceError, match="list of packages cannot be fetched|packages cannot be fetched"):
+    with pytest.raises(DeviceError, match=r"packages cannot be fetched"):
         download(tmp_path / "apt", "aarch64", nowhere)
 
 
