@@ -1,6 +1,5 @@
 """The machine at hand, and which targets it may stand for."""
 
-import dataclasses
 import os
 import platform
 from dataclasses import replace
@@ -99,7 +98,7 @@ class TestLocal:
         assert (target.isa.arch, target.cores, target.memory_mib) == (here.arch, here.cores, here.memory_mib)
 
     def test_without_vnni_and_with_avx512_weights_have_seven_bits(self):
-        skylake = dataclasses.replace(HASWELL, features=HASWELL.features | {"avx512f"})
+        skylake = replace(HASWELL, features=HASWELL.features | {"avx512f"})
         target = fill_in(self.template, skylake)
         assert (target.quantization.weight_bits, target.quantization.saturation) == (7, "none")
 
