@@ -5,7 +5,7 @@ Architectures Software Developer's Manual, volume 2, PMADDUBSW): a pair of weigh
 most (max(a, 0) + max(b, 0))·high and at least (min(a, 0) + min(b, 0))·high. One product alone always fits (255·128 <
 2^15), so only two weights of one sign can overflow, and both ends are reached: the verdict is exact over all inputs.
 
-Which weights are neighbours, in ONNX Runtime's MLAS (v1.23 to 1.32, AVX2 and AVX-512 without VNNI): the kernels read four
+Which weights are neighbours, in ONNX Runtime's MLAS (AVX2, and AVX-512 without VNNI): the kernels read four
 consecutive values of the reduced axis and multiply them as (0, 1), (2, 3). QGEMM packs four consecutive rows of B per column
 (QgemmU8S8KernelAvx2.S, MlasGemmU8S8CopyPackBAvx2), its matrix-vector kernel likewise (QgemvU8S8KernelAvx2.S); panels along
 K are multiples of four, and the last is filled with zeros. A convolution is such a product over (kernel position, channel of
@@ -16,8 +16,11 @@ ConvSymKernelAvx512Core.S), and u8×u8 in 16 bits before adding in 32 (QgemmU8X8
 
 In OpenVINO 2026.4 (AVX2; oneDNN, Developer Guide, "Nuances of int8 computations"): the same pairs, but its direct
 convolution fills the channels of each kernel position up to a multiple of four with zeros, where its GEMM does not; and
-depthwise kernels do not pair. Seen under an emulated Haswell over 17 forms of operators, on both runtimes: each gave exactly
-the sums of these pairs, saturated.
+depthwise kernels do not pair.
+
+Under an emulated Haswell 17 forms of operators gave exactly the saturated sums of these pairs, on ONNX Runtime 1.32 and on
+OpenVINO 2026.4.1 (tests/graph/test_graph_saturation_emulated.py). The emulator has no AVX-512: for that, there is only the
+source, and only ONNX Runtime's was read.
 """
 
 from __future__ import annotations
