@@ -19,7 +19,7 @@ from edgeopt.data.contract import Dataset, Split
 from edgeopt.devices.base import Device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.pipeline.context import RunContext
-from edgeopt.pipeline.coverage import told_coverage
+from edgeopt.pipeline.coverage_there import candidate_coverage
 from edgeopt.pipeline.engines import Built, build_engine, build_witness
 from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
@@ -332,8 +332,8 @@ def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[s
     has_size = any(m.name == "size_mib" for m in speed)
     size = [size_mib(engine)] if engine is not None and not has_size else []
     status, reason = _status(bench.plan, trial, figures)
-    elsewhere = not bench.plan.measured_here or is_remote(bench.device)
-    coverage, in_int8 = told_coverage(engine, trial.built.graph, elsewhere=elsewhere)
+    ran, where = bool(trial.outputs) and not trial.stand_in, (bench.device, bench.info)
+    told = candidate_coverage(bench.context, bench.plan, trial.built, where, bench.samples.arrays, ran=ran)
     return Candidate(
         id=planned.id,
         runtime=planned.rules.name,
@@ -345,12 +345,12 @@ def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[s
         status=status,
         reason=reason,
         next_command=_next(engine),
-        measurements=(*accuracy, *speed, *size, *in_int8),
+        measurements=(*accuracy, *speed, *size, *told[1]),
         latency_ms=latency,
         classes=judged.classes,
         slices=judged.slices,
         reliability=judged.reliability,
-        coverage=coverage,
+        coverage=told[0],
         events=tuple(trial.built.events),
     )
 

@@ -79,6 +79,17 @@ def transposed(*, dtype="uint8", zero_point=128, axis=1):
     return net.model(net.grid(value))
 
 
+def product(*chain, grid=None):
+    """A product, what follows it, and a product in float; ``grid``: a zero point in front of that."""
+    net = Net(shape=(1, 16))
+    value = linear_layer(net, net.grid("x"), "c")
+    for op in chain:
+        inputs = [value, net.constant("bias", np.ones(16, "float32"))] if op == "Add" else [value]
+        value = net.add(op, inputs, op.lower())
+    value = value if grid is None else net.grid(value, zero_point=grid)
+    return net.model(net.add("MatMul", [value, net.constant("w", np.ones((16, 4), "float32"))], "y"))
+
+
 CASES = {
     "nothing behind": (
         "Conv:c", first_conv(end="output"), first_conv(), "No QuantizeLinear follows it", "Quantize its output"
@@ -128,6 +139,12 @@ CASES = {
         gemm(bias="int32", quantize=False),
         "Its bias is float and no QuantizeLinear",
         "Quantize the bias to int32",
+    ),
+    "a product with Relu and no grid behind it": (
+        "MatMul:c", product("Relu"), product("Relu", grid=0), "Relu follows it and no QuantizeLinear", "grid from zero on"
+    ),
+    "a product that is joined with an Add": (
+        "MatMul:c", product("Add"), product("Add", grid=128), "joins it with the Add behind it", "what the Add gives"
     ),
     "alpha": ("Gemm:c", gemm(bias="int32", alpha=2.0), gemm(bias="int32"), "It has a bias, and alpha 2", "weight and bias"),
     "transposed": ("ConvTranspose:c", transposed(), None, "no int8 ConvTranspose", "Resize and Conv"),

@@ -34,7 +34,7 @@ def cause_of(one: Multiplication, level: str = "all") -> tuple[str, str]:
             f"The session's optimization level is {level!r}; int8 kernels come with 'extended'.",
             "Set the target's option graph_optimization_level to 'all'.",
         )
-    for rule in (_scaled, _ends_in_float, _several_readers, _not_absorbed):
+    for rule in (_scaled, _joined, _ends_in_float, _several_readers, _not_absorbed, _stands_behind):
         if told := rule(one):
             return told
     return _UNKNOWN, ""
@@ -67,6 +67,29 @@ def _scaled(one: Multiplication) -> tuple[str, str] | None:
         told = f"It has a bias, and alpha {alpha:g} and beta {beta:g}; the int8 kernel scales neither."
         return told, "Put them into weight and bias."
     return None
+
+
+def _joined(one: Multiplication) -> tuple[str, str] | None:
+    """MatMul and Add become a Gemm before int8 is looked at, and its bias is float."""
+    if one.op != "MatMul" or one.behind.between[:1] != ("Add",):
+        return None
+    if one.behind.end == "quantize" and one.behind.between == ("Add",):
+        return None
+    return (
+        "ONNX Runtime joins it with the Add behind it to a Gemm with a float bias, and no QuantizeLinear follows.",
+        "Quantize what the Add gives, or write a Gemm whose bias is int32.",
+    )
+
+
+def _stands_behind(one: Multiplication) -> tuple[str, str] | None:
+    """A product may give float, but ONNX Runtime looks for a grid behind Relu and Clip, and takes nothing where none is."""
+    first = one.behind.between[:1]
+    if one.op not in ("MatMul", "Gemm") or not first or first[0] not in _ABSORBED or one.behind.end == "quantize":
+        return None
+    return (
+        f"{first[0]} follows it and no QuantizeLinear follows that.",
+        f"Quantize what {first[0]} gives, on a grid from zero on.",
+    )
 
 
 def _ends_in_float(one: Multiplication) -> tuple[str, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgeopt.backends.coverage.nodes import Multiplication, multiplications
@@ -10,12 +10,13 @@ from edgeopt.backends.coverage.operands import operand_cause
 from edgeopt.backends.graphs import Graph
 from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 
-__all__ = ["MULTIPLIERS", "known_node", "names_of_nodes", "openvino_coverage", "precision_of"]
+__all__ = ["MULTIPLIERS", "known_node", "names_of_nodes", "openvino_coverage", "openvino_ops", "precision_of"]
 
 MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"})
 _FUSED = frozenset({"Subgraph", "MHA", "ScaledDotProductAttention"})
 _PRECISIONS = {"i8": INT8, "u8": INT8, "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _UNKNOWN = "OpenVINO keeps it in float; none of edgeopt's rules says why."
+_SCALED = "/Dequantization"  # behind a node whose operands OpenVINO left in integers
 _SUFFIX = "_original"  # on a node whose output's name went to the model's result
 
 
@@ -28,9 +29,14 @@ def openvino_coverage(compiled: Any, graph: Graph, version: str) -> Coverage | N
     found = multiplications(graph)
     if not any(one.planned or one.packed for one in found):
         return None
-    kernels = _kernels(compiled, found)
-    ops = tuple(_executed(one, kernels.get(one.node)) for one in found)
-    return Coverage(ops=ops, how=f"the runtime graph of OpenVINO {version} on this machine")
+    how = f"the runtime graph of OpenVINO {version} on this machine"
+    return Coverage(ops=openvino_ops(list(_layers(compiled)), found), how=how)
+
+
+def openvino_ops(layers: Sequence[Mapping[str, Any]], found: tuple[Multiplication, ...]) -> tuple[ExecutedOp, ...]:
+    """What each multiplication runs in, by the layers of a compiled model: ``op``, ``kernel``, ``names``, ``precision``."""
+    kernels = _kernels(layers, found)
+    return tuple(_executed(one, kernels.get(one.node)) for one in found)
 
 
 def precision_of(primitive: str, precision: str) -> str:
@@ -53,26 +59,38 @@ def names_of_nodes(found: tuple[Multiplication, ...]) -> dict[str, str]:
     return known
 
 
-def _kernels(compiled: Any, found: tuple[Multiplication, ...]) -> dict[str, str]:
+def _kernels(layers: Sequence[Mapping[str, Any]], found: tuple[Multiplication, ...]) -> dict[str, str]:
     """ONNX node → precision of the kernel that multiplies for it."""
     known = names_of_nodes(found)
     made: dict[str, str] = {}
-    ops = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
-    # Products of attention are compiled into one kernel with what stands between them.
+    # Products of attention are compiled into one kernel with what stands between them; small products too.
     for kinds, nodes in ((MULTIPLIERS, known), (_FUSED, _of_products(found, known))):
-        for info in ops:
-            if _text(info, "layerType") in kinds:
-                precision = precision_of(_text(info, "primitiveType"), _text(info, "runtimePrecision"))
-                for part in _text(info, "originalLayersNames").split(","):
-                    node = known_node(part, nodes)
+        for layer in layers:
+            if layer["op"] in kinds:
+                precision = precision_of(str(layer["kernel"]), str(layer.get("precision", "")))
+                if kinds is _FUSED and any(_SCALED in str(name) for name in layer["names"]):
+                    precision = ""  # what is scaled back behind it may be a product in int8: the kernel does not say
+                for name in layer["names"]:
+                    node = known_node(str(name), nodes)
                     if node is not None:
                         made.setdefault(node, precision)
     return made
 
 
+def _layers(compiled: Any) -> Iterator[dict[str, Any]]:
+    for op in compiled.get_runtime_model().get_ordered_ops():
+        info = op.get_rt_info()
+        yield {
+            "op": _text(info, "layerType"),
+            "kernel": _text(info, "primitiveType"),
+            "precision": _text(info, "runtimePrecision"),
+            "names": _text(info, "originalLayersNames").split(","),
+        }
+
+
 def _of_products(found: tuple[Multiplication, ...], known: dict[str, str]) -> dict[str, str]:
-    """``known``, of products of two computed values only."""
-    products = {one.node for one in found if one.op == "MatMul" and not one.weight_is_constant}
+    """``known``, of matrix products only."""
+    products = {one.node for one in found if one.op == "MatMul"}
     return {name: node for name, node in known.items() if node in products}
 
 
@@ -96,6 +114,9 @@ def _shortened(name: str) -> Iterator[str]:
 def _executed(one: Multiplication, precision: str | None) -> ExecutedOp:
     if precision is None:
         cause = "OpenVINO folded it away or made another operator of it."
+        return ExecutedOp(node=one.node, op=one.op, macs=0, runs_in="", cause=cause)
+    if not precision:
+        cause = "OpenVINO compiled it into one kernel with its neighbours, and does not say what that multiplies in."
         return ExecutedOp(node=one.node, op=one.op, macs=0, runs_in="", cause=cause)
     if precision == INT8:
         return ExecutedOp(node=one.node, op=one.op, macs=0, runs_in=INT8)

@@ -6,13 +6,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeopt.backends.coverage.nodes import multiplications
+from edgeopt.backends.coverage.nodes import Multiplication, multiplications
 from edgeopt.backends.coverage.ort import FLOAT_KERNELS, INT8_KERNELS, remade_from
-from edgeopt.backends.coverage.ov import MULTIPLIERS, known_node, names_of_nodes, precision_of
+from edgeopt.backends.coverage.ort_causes import cause_of
+from edgeopt.backends.coverage.ov import MULTIPLIERS, known_node, names_of_nodes, openvino_ops, precision_of
 from edgeopt.backends.graphs import read_graph
-from edgeopt.core.coverage import INT8
+from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 
-__all__ = ["computed_nodes"]
+__all__ = ["computed_nodes", "coverage_of_layers"]
+
+
+def coverage_of_layers(graph: Path, runtime: str, layers: Sequence[Mapping[str, Any]], how: str) -> Coverage | None:
+    """What an engine runs each multiplication in, by the layers that ran on the device itself.
+
+    Args:
+        graph: The ONNX file that the engine was made of.
+        runtime: ``openvino``, or a runtime of ONNX Runtime's.
+        layers: Rows of the agent's ``layers``.
+        how: Where they come from.
+
+    Returns:
+        None where nothing of the graph is quantized.
+    """
+    found = multiplications(read_graph(graph))
+    if not any(one.planned or one.packed for one in found):
+        return None
+    if runtime == "openvino":
+        return Coverage(ops=openvino_ops(layers, found), how=how)
+    ran = dict(computed_nodes(graph, layers))
+    return Coverage(ops=tuple(_executed(one, ran.get(one.node, "")) for one in found), how=how)
+
+
+def _executed(one: Multiplication, runs_in: str) -> ExecutedOp:
+    cause, fix = "", ""
+    if not runs_in:
+        cause = "No kernel of its name was seen to run."
+    elif runs_in != INT8:
+        cause, fix = cause_of(one)
+    return ExecutedOp(node=one.node, op=one.op, macs=0, runs_in=runs_in, cause=cause, fix=fix)
 
 
 def computed_nodes(graph: Path, layers: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
