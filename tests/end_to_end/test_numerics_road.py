@@ -115,8 +115,9 @@ def test_a_compile_on_an_emulated_cpu_has_accuracy_and_no_times(mlp, tmp_path, c
     output = tmp_path / "bundle"
     data = np.load(mlp / "mlp.npz")
     few = tmp_path / "few.npz"
-    np.savez(few, x=data["x"][:64], y=data["y"][:64], x_calibration=data["x_calibration"])
+    np.savez(few, x=data["x"][:16], y=data["y"][:16], x_calibration=data["x_calibration"])
     words = ["compile", str(mlp / "mlp.pt2"), "--target", "raspberry-pi-5", "--data", str(few), "--recipe", "int8-ptq"]
+    words += [word for text in FAST for word in ("--set", text)]
     assert run(cli, [*words, "--device", "qemu:cortex-a76", "-o", str(output)]) in (0, 4)
     report = Report.model_validate_json((output / "report.json").read_text())
     accuracy, latency = (report.shipped.figure(name) for name in ("accuracy_top1_pct", "latency_p50_ms"))

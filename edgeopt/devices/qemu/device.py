@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -187,23 +188,31 @@ def open_emulated(
 
 
 def agent_copy(folder: Path) -> Path:
-    """The folder in the set-up that holds this version's agent, as the package ``agent``."""
+    """The folder in the set-up that holds this version's agent, as the package ``agent``.
+
+    Raises:
+        DeviceError: It cannot be written.
+    """
     source = Path(edgeopt.agent.__file__).parent
     files = {path.relative_to(source): path.read_bytes() for path in sorted(source.rglob("*.py"))}
     name = hash_bytes(b"".join(str(path).encode() + content for path, content in files.items()))[:16]
     final = folder / "agents" / name
-    if not final.is_dir():
+    if final.is_dir():
+        return final
+    try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent, prefix=".", ignore_cleanup_errors=True) as partial:
             for path, content in files.items():
                 file = Path(partial) / name / "agent" / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-            try:
+            with contextlib.suppress(FileExistsError):  # another process was first
                 (Path(partial) / name).rename(final)
-            except OSError:  # another process was first
-                if not final.is_dir():
-                    raise
+    except OSError as error:
+        if not final.is_dir():  # "not empty" is what some systems say where another process was first
+            raise DeviceError(
+                "The agent cannot be copied into the set-up.", got=error, fix=f"{SETUP} --remove"
+            ) from error
     return final
 
 
