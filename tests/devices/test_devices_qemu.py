@@ -176,6 +176,12 @@ def test_the_agent_is_copied_once_and_whole(tmp_path):
     assert [path.name for path in (tmp_path / "agents").iterdir()] == [first.name]
 
 
+def test_a_set_up_that_cannot_take_the_agent_is_told_of(tmp_path):
+    (tmp_path / "agents").write_text("a file where the folder would be")
+    with pytest.raises(DeviceError, match="agent cannot be copied"):
+        agent_copy(tmp_path)
+
+
 def test_every_cpu_is_listed_with_what_it_lacks(machine, monkeypatch):
     rows = {row.name: row for row in emulated_cpus()}
     assert set(rows) == {f"qemu:{name}" for name in CPUS}

@@ -567,6 +567,33 @@ CASES = (
         before_work=True,
     ),
     Case(
+        name="device: a kind that there is none of",
+        arguments=lambda w: compiled(w, w.model, "--device", "qmu:cortex-a53"),
+        says=("no device of that kind", "'qmu:cortex-a53'", "Known: local, qemu:…"),
+        before_work=True,
+    ),
+    Case(
+        name="device: a CPU that is not emulated",
+        arguments=lambda w: compiled(w, w.model, "--numerics", "qemu:cortex-a54"),
+        says=("No CPU of that name is emulated", "Known: qemu:cortex-a53"),
+        before_work=True,
+    ),
+    Case(
+        name="device: outputs compared on no data",
+        arguments=lambda w: [
+            "compile",
+            str(w.model),
+            "--target",
+            "local",
+            "-o",
+            str(w.output),
+            "--numerics",
+            "qemu:max",
+        ],
+        says=("compared on real samples", "Give --data"),
+        before_work=True,
+    ),
+    Case(
         name="recipe: quantize on an ONNX file",
         arguments=lambda w: compiled(w, w.file("m.onnx", hostile.onnx_model().SerializeToString()), "-r", "int8-ptq"),
         says=("quantize works on the PyTorch graph", "torch.export archive"),

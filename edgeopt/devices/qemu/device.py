@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -9,12 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import edgeopt.agent
+from edgeopt.agent.machine import describe_machine
 from edgeopt.bundle.document import DeviceInfo
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
@@ -57,7 +57,6 @@ class QemuDevice:
         self._timeout_s = timeout_s
         self._qemu = _program(cpu)
         self._folder = None if cpu.arch == host_arch() and not cpu.part else _finished(cpu)
-        self._machine: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -65,13 +64,8 @@ class QemuDevice:
         return f"qemu {self.cpu.name} (emulated on {host_arch()})"
 
     def info(self) -> DeviceInfo:
-        """The emulated CPU. What of the machine shines through (its memory, its cores) is the host's.
-
-        Raises:
-            DeviceError: The agent does not start there.
-        """
-        said = self.machine()
-        info = device_info({**said, "flags": self.cpu.features})
+        """The emulated CPU; its memory and number of cores are this machine's, which shine through."""
+        info = device_info(describe_machine())
         emulator = f"{self.cpu.program} {qemu_version(self.cpu.program)[0]}"
         return info.model_copy(
             update={
@@ -80,26 +74,19 @@ class QemuDevice:
                 "arch": self.cpu.arch,
                 "isa": self.cpu.features,
                 "system": f"{emulator} -cpu {self.cpu.qemu} on {platform.system()}, {host_arch()}",
-                "conditions": {"emulated_by": emulator, "python": str(said["conditions"].get("python", ""))},
+                "conditions": {"emulated_by": emulator, "python": self._python_version()},
             }
         )
 
-    def machine(self) -> Mapping[str, Any]:
-        """What the agent says of the machine that it finds, asked once."""
-        if self._machine is None:
-            with self._session("", f"agent on {self.name}", None) as session:
-                self._machine = session.request("hello")["machine"]
-        return self._machine
-
     def host(self) -> Host:
         """What the emulated CPU is to the question which targets its numbers may stand for."""
-        machine = self.machine()
+        info = self.info()
         return Host(
             cpu=self.cpu.title,
             arch=self.cpu.arch,
             features=frozenset(self.cpu.features),
-            cores=int(machine["cores"]),
-            memory_mib=int(machine["memory_mib"]),
+            cores=info.cores,
+            memory_mib=info.memory_mib,
         )
 
     def demand(self, runtime: str, versions: str = "", module: str = "") -> str:
@@ -151,18 +138,18 @@ class QemuDevice:
         demand_built(engine)
         self.demand(engine.runtime, module=str(engine.options.get("module", "")))
         title = f"{engine.runtime} engine {engine.entry} on {self.name}"
-        return self._session(str(engine.path.absolute()), title, threads)
-
-    def _session(self, entry: str, title: str, threads: int | None) -> AgentProcess:
         directory = tempfile.TemporaryDirectory(prefix="edgeopt-qemu-", ignore_cleanup_errors=True)
         return AgentProcess(
             command=[self._qemu, "-cpu", self.cpu.qemu, *self._python()],
             environment=self._environment(directory.name, threads),
             directory=directory,
-            entry=entry,
+            entry=str(engine.path.absolute()),
             timeout_s=self._timeout_s,
             title=title,
         )
+
+    def _python_version(self) -> str:
+        return platform.python_version() if self._folder is None else _finished_record(self.cpu, self._folder).python
 
     def _python(self) -> list[str]:
         if self._folder is None:
@@ -201,23 +188,31 @@ def open_emulated(
 
 
 def agent_copy(folder: Path) -> Path:
-    """The folder in the set-up that holds this version's agent, as the package ``agent``."""
+    """The folder in the set-up that holds this version's agent, as the package ``agent``.
+
+    Raises:
+        DeviceError: It cannot be written.
+    """
     source = Path(edgeopt.agent.__file__).parent
     files = {path.relative_to(source): path.read_bytes() for path in sorted(source.rglob("*.py"))}
     name = hash_bytes(b"".join(str(path).encode() + content for path, content in files.items()))[:16]
     final = folder / "agents" / name
-    if not final.is_dir():
+    if final.is_dir():
+        return final
+    try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent, prefix=".", ignore_cleanup_errors=True) as partial:
             for path, content in files.items():
                 file = Path(partial) / name / "agent" / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-            try:
+            with contextlib.suppress(FileExistsError):  # another process was first
                 (Path(partial) / name).rename(final)
-            except OSError:  # another process was first
-                if not final.is_dir():
-                    raise
+    except OSError as error:
+        if not final.is_dir():  # "not empty" is what some systems say where another process was first
+            raise DeviceError(
+                "The agent cannot be copied into the set-up.", got=error, fix=f"{SETUP} --remove"
+            ) from error
     return final
 
 

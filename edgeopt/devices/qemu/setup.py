@@ -85,19 +85,17 @@ def remove(arch: str) -> int:
 
 @contextmanager
 def _locked(final: Path) -> Iterator[None]:
+    """One set-up at a time; a disk that is full or not ours becomes one clear error."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(final.with_name(f".{final.name}.lock"))
-        lock.acquire()
+        with filelock.FileLock(final.with_name(f".{final.name}.lock")):
+            yield
     except OSError as error:
         raise DeviceError(
             "The folder for emulation cannot be written.",
             got=f"{final.parent}: {error}",
-            fix="Set EDGEOPT_DATA_DIR to a folder you own.",
+            fix="Free some space (a set-up takes 400 MB), or set EDGEOPT_DATA_DIR to a folder you own.",
         ) from error
-    with lock:
-        lock.release()  # ``with`` took it a second time
-        yield
 
 
 def _make(folder: Path, arch: str, versions: dict[str, str], progress: ProgressListener) -> Record:
