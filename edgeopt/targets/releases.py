@@ -13,7 +13,7 @@ from edgeopt.core.documents import parse_yaml, read_text, validate
 from edgeopt.core.errors import TargetError, nearest_first
 from edgeopt.targets.schema import Release, RuntimeRules, Source, Target
 
-__all__ = ["pinned", "releases_of"]
+__all__ = ["names_by_l4t", "pinned", "releases_of"]
 
 _FOLDER = Path(__file__).parent / "systems"
 _RUNTIME = "tensorrt"
@@ -54,6 +54,12 @@ class _System(BaseModel):
 def releases_of(target: Target) -> tuple[str, ...]:
     """The releases that ``target`` can be pinned to, oldest first; none where its file names no such system."""
     return tuple(known.name for known in _known() if target.name in known.targets and _serves(known, target))
+
+
+def names_by_l4t(target: Target) -> dict[str, str]:
+    """Number of Jetson Linux → release, of those that ``target`` runs on: a device is asked for the number."""
+    board = target.name.partition("@")[0]
+    return {number: known.name for known in _known() if board in known.targets for number in known.l4t}
 
 
 def pinned(target: Target, release: str) -> Target:

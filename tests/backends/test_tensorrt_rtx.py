@@ -9,7 +9,7 @@ import pytest
 from backend_nets import conv_net, make_rules, make_target, quantized_net, two_input_net
 from onnx import helper, numpy_helper
 
-from edgeopt.backends import tensorrt_build
+from edgeopt.backends import tensorrt_build, tensorrt_folder
 from edgeopt.backends.coverage.trt import tensorrt_coverage
 from edgeopt.backends.graphs import read_graph
 from edgeopt.backends.registry import BACKENDS
@@ -163,9 +163,14 @@ def test_a_fixed_batch_needs_no_shapes(save, empty):
     assert "Shapes" not in (engine.directory / "trtexec.sh").read_text()
 
 
-def test_a_largest_batch_below_the_batch_is_refused(save, empty):
-    rules = make_rules("tensorrt", options={"max_batch": 2})
-    with pytest.raises(BackendError, match="'max_batch' is below"):
+@pytest.mark.parametrize(
+    "options",
+    [{"max_batch": 2}, {"min_batch": 5}, {"min_batch": 0}, {"opt_batch": 9}, {"min_batch": 4, "opt_batch": 3}],
+    ids=str,
+)
+def test_batches_out_of_order_are_refused(options, save, empty):
+    rules = make_rules("tensorrt", options=options)
+    with pytest.raises(BackendError, match=r"profile are not in order\..*compiled for batch 4.*hold export\.batch"):
         BACKEND.compile(save(conv_net()), make_target(), rules, empty(), 4)
 
 
@@ -182,7 +187,8 @@ def test_an_input_whose_name_a_shell_would_read_is_quoted(save, empty):
 def test_a_crash_of_the_build_is_an_error_and_not_ours(monkeypatch, tmp_path):
     script = tmp_path / "crash.py"
     script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    monkeypatch.setattr(tensorrt_build, "ENGINE_SCRIPT", script)
+    monkeypatch.setattr(tensorrt_folder, "ENGINE_SCRIPT", script)
+    monkeypatch.setattr(tensorrt_folder, "FOLDER_FILES", (script,))
     with pytest.raises(BackendError, match=r"crashed.*SIGSEGV"):
         run_build()
     script.write_text("raise SystemExit('out of luck')")

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+# In the agent's package, or beside build_engine.py.
+_passport: Any = importlib.import_module(f"{__package__}.engine_passport" if __package__ else "engine_passport")
+
 __all__ = ["CudaError", "Execution", "load_cudart"]
 
 _TO_DEVICE, _TO_HOST = 1, 2
@@ -115,10 +118,15 @@ class Execution:
         self.close()
 
     def _open(self, plan: str) -> None:
+        file = Path(plan)
+        if _passport.read_passport(file) is not None:
+            foreign = _passport.refusal(file, _passport.passport_of(self._trt.__name__, self.version))
+            if foreign:
+                raise CudaError(f"{foreign} An engine runs only where it was built: build it again here.")
         self._call("cudaStreamCreate", ctypes.byref(self._stream))
         self._logger = self._trt.Logger(self._trt.Logger.WARNING)
         self._runtime = self._trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(Path(plan).read_bytes())
+        self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:
             raise CudaError(
                 f"{self._trt.__name__} {self.version} cannot read {Path(plan).name}: an engine runs only with "
