@@ -40,8 +40,10 @@ class Facts:
             dims = value.type.tensor_type.shape.dim
             if dims and not dims[0].HasField("dim_value"):
                 dims[0].dim_value = batch
-        for value in (*model.graph.output, *model.graph.value_info):
+        # Shapes that the file states may be of another batch.
+        for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
+        del model.graph.value_info[:]
         inferred = shape_inference.infer_shapes(model)
         tensors = {tensor.name: tensor for tensor in inferred.graph.initializer}
         for node in inferred.graph.node:

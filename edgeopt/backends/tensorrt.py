@@ -145,21 +145,15 @@ def _dla_findings(plan: DlaPlan | None) -> list[Finding]:
 
 
 def _dla_events(plan: DlaPlan | None, core: int | None, *, asked: bool) -> tuple[Event, ...]:
-    """What the plan is, and that it is only one."""
+    """What the plan is, and that it is only one; which nodes fall back, ``check`` has said."""
     if plan is None:
         message = "The DLA computes in float16: this float32 engine is for the GPU."
         return (Event(kind="note", stage="compile", message=message),) if asked else ()
-    total = len(plan.nodes)
-    note = Event(
-        kind="note",
-        stage="compile",
-        message=f"Planned for DLA core {core}, by NVIDIA's published limits; not run: {plan.on_dla} of {total} nodes there "
-        f"in {plan.parts} parts, {len(plan.on_gpu)} on the GPU. engine/layers.json of the device's build tells.",
+    message = (
+        f"Planned for DLA core {core}, by NVIDIA's published limits; not run: {plan.on_dla} of {len(plan.nodes)} nodes "
+        f"there, in {plan.parts} loadables, {len(plan.on_gpu)} on the GPU. layers.json of the device's build tells."
     )
-    findings = _dla_findings(plan)
-    return note, *(
-        Event(kind="fallback", stage="compile", node=f.node, message=f"{f.rule}: {f.message}") for f in findings
-    )
+    return (Event(kind="note", stage="compile", message=message),)
 
 
 def _build(graph: Graph, model: Path, target: Target, directory: Path) -> _Built:
