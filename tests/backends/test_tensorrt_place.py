@@ -95,6 +95,10 @@ FAILURES = {
     "no_gpu": ({"STAND_IN_BUILD_ERROR": "CUDA initialization failure with error: 35"}, "on the device itself"),
     "wrong_compute_capability": ({"STAND_IN_BUILD_ERROR": "Unsupported SM: 0x809"}, "does not know this GPU"),
     "dla": ({"STAND_IN_BUILD_ERROR": "DLA validation failed"}, "--no-dla"),
+    "damaged_model": (
+        {"STAND_IN_PARSE_ERROR": "Failed to parse the ONNX model."},
+        "damaged or cut short",
+    ),
     "opset": ({"STAND_IN_PARSE_ERROR": "opset 23 is newer than supported"}, "compile with a lower opset"),
     "other_version": ({"STAND_IN_BUILD_ERROR": "Serialization assertion failed: version tag"}, "build it again here"),
     "wrong_version": ({"STAND_IN_VERSION": "8.6.1"}, r"8\.6\.1 is too old.*JetPack 6\.1"),
@@ -157,6 +161,20 @@ def test_another_release_is_refused_and_the_command_that_fits_is_given(make, sta
     assert "here is TensorRT 10.16.2 on Jetson Linux 39.2.0 (jetpack-7.2)" in message
     assert "--target jetson-orin-nano@jetpack-7.2" in message
     assert build(folder, stand_in, *tegra(JETPACK_62), STAND_IN_VERSION="10.3.0.30").returncode == 0
+
+
+def test_tensorrt_rtx_counts_its_versions_on_its_own(tmp_path):
+    made_for = {"target": "rtx-ampere", "versions": ">=10.3,<12", "compute_capability": 86}
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from engine_place import check_place; from engine_failures import BuildError\n"
+        f"check_place({made_for!r}, {{'module': 'tensorrt_rtx', 'tensorrt': '1.7.1', 'compute_capability': 86}})\n"
+        f"try: check_place({made_for!r}, {{'module': 'tensorrt', 'tensorrt': '1.7.1'}})\n"
+        "except BuildError as error: print(error.kind)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(engine_folder(tmp_path))], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "wrong_version"
 
 
 def test_a_release_that_is_not_known_is_named_by_its_number(make, stand_in, tegra):

@@ -22,6 +22,7 @@ EXPECTED = [
     "raspberry-pi-5",
     "rtx-ada",
     "rtx-ampere",
+    "rtx-blackwell",
     "x86-avx2",
     "x86-vnni",
 ]
@@ -76,7 +77,7 @@ def test_tensorrt_targets_follow_its_rules():
             if rules.name == "tensorrt":
                 assert rules.opset_max <= 20
                 assert target.quantization.residual_add == "skip"
-                assert target.compute_capability in {86, 87, 89, 110}
+                assert target.compute_capability in {86, 87, 89, 110, 120}
 
 
 def test_no_target_quantizes_transposed_convolutions():

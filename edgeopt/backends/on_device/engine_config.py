@@ -48,7 +48,8 @@ def make_config(trt: Any, builder: Any, network: Any, args: argparse.Namespace) 
             names = [name for name in getattr(known, "__members__", {}) if name.startswith("SM")]
             raise BuildError(
                 f"{trt.__name__} cannot build for SM {args.ahead_of_time} without that GPU. "
-                f"It can for: {', '.join(names) or 'none (only tensorrt_rtx can)'}."
+                f"It can for: {', '.join(names) or 'none (only tensorrt_rtx can)'}.",
+                "wrong_compute_capability",
             )
         config.num_compute_capabilities = 1
         config.set_compute_capability(member, 0)

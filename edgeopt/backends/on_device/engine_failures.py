@@ -53,6 +53,10 @@ FAILURES = {
         r"\bdla\b",
         "The DLA cannot take it: build for the GPU with --no-dla, or compile without the option dla.",
     ),
+    "damaged_model": (
+        r"parsefromcodedstream|failed to parse the onnx model|failed to parse onnx model|open file failed",
+        "The ONNX file is damaged or cut short: copy the bundle's folder again (`edgeopt verify` checks its hashes).",
+    ),
     "opset": (
         r"opset|ir.?version",
         "This TensorRT version may be too old for the file's ONNX opset: upgrade it, or compile with a lower opset.",

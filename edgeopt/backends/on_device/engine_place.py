@@ -48,6 +48,8 @@ def check_place(made_for: dict[str, Any], here: dict[str, Any]) -> None:
             "wrong_compute_capability",
         )
     version, versions = str(here.get("tensorrt", "")), made_for.get("versions", "")
+    if here.get("module") != "tensorrt":
+        return  # TensorRT-RTX counts its versions on its own
     name = _release_name(here.get("l4t", ""), made_for.get("releases") or {})
     on = f" on Jetson Linux {here['l4t']}{f' ({name})' if name else ''}" if here.get("l4t") else ""
     base = target.partition("@")[0]
