@@ -172,6 +172,6 @@ def new(name: str, source: str, path: Path | None, *, as_json: bool) -> None:
     if (peaks := made.peaks) is not None:
         console.print(
             f"Peaks on {peaks.threads} thread: int8 {peaks.gops_int8:g} GOPS, float32 {peaks.gflops_fp32:g} GFLOPS, "
-            f"copies {peaks.copy_gb_per_s:g} GB/s. Channels in multiples of {made.channel_multiple}."
+            f"{peaks.copy_gb_per_s:g} GB/s. Channels in multiples of {made.channel_multiple}."
         )
     console.print(Text(f"Use it: edgeopt compile MODEL --target {file}"))

@@ -1,9 +1,8 @@
-"""What this machine can do at most: matrix products, copies, and in which steps of channels a convolution gets dearer."""
+"""What this machine can do at most, and in which steps of channels a convolution gets dearer."""
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import BackendError, DeviceError
-from edgeopt.core.events import ProgressListener, ignore_progress
+from edgeopt.core.events import Progress, ProgressListener, ignore_progress
+from edgeopt.core.measurement import Measurement
 from edgeopt.devices.base import Device
 from edgeopt.recipes.schema import Measure
 from edgeopt.targets.schema import Peaks, Source, Target
@@ -21,9 +21,6 @@ from edgeopt.targets.schema import Peaks, Source, Target
 __all__ = ["HostPeaks", "measure_host", "multiple_of"]
 
 _RUNTIME = "onnxruntime"
-_SIZE = 1024
-_COPIED_MIB = 64
-_COPIES = 40
 # One group's width is varied: 3 by 3, stride 1, on 28 by 28.
 _CHANNELS_IN, _IMAGE = 64, 28
 _WIDTHS = tuple(range(16, 68, 4))
@@ -61,45 +58,31 @@ def measure_host(
         raise BackendError(
             "A machine is measured with ONNX Runtime, which is not installed.", fix="pip install 'edgeopt[onnxruntime]'"
         )
-    from edgeopt.graph.probes import write_conv, write_product
+    from edgeopt.graph.probes import write_conv
+    from edgeopt.measure.peaks import measure_peaks
 
-    def timed(writers: Mapping[str, Callable[[Path], None]], sample: np.ndarray, count: int) -> dict[str, np.ndarray]:
-        return _timed(target, device, writers, sample, count=count, seed=seed, progress=progress)
-
-    rng = np.random.default_rng(seed)
-    operations = 2 * _SIZE**3
-    rates = {}
-    for name, int8, dtype in (("gops_int8", True, "uint8"), ("gflops_fp32", False, "float32")):
-
-        def write(path: Path, int8: bool = int8) -> None:
-            write_product(path, _SIZE, int8=int8, seed=seed)
-
-        sample = rng.integers(0, 128, (_SIZE, _SIZE)).astype(dtype)
-        fastest_ms = float(timed({name: write}, sample, 60)[name].min())
-        rates[name] = round(operations / fastest_ms / 1e6, 1)
-    copied = round(_copied_gb_per_s(), 1)
+    progress(Progress(stage="measure peaks", done=0, total=None))
+    found = measure_peaks(device, config=Measure(threads=1))
+    int8, float32, copied = (_rate(one) for one in (found.int8, found.float32, found.bandwidth))
 
     def conv(width: int) -> Callable[[Path], None]:
         return lambda path: write_conv(path, _CHANNELS_IN, width, _IMAGE, seed=seed)
 
-    image = rng.standard_normal((1, _CHANNELS_IN, _IMAGE, _IMAGE)).astype("float32")
-    blocks = timed({str(width): conv(width) for width in _WIDTHS}, image, 200)
+    image = np.random.default_rng(seed).standard_normal((1, _CHANNELS_IN, _IMAGE, _IMAGE)).astype("float32")
+    writers = {str(width): conv(width) for width in _WIDTHS}
+    blocks = _timed(target, device, writers, image, count=200, seed=seed, progress=progress)
     times = {width: float(np.median(blocks[str(width)])) for width in _WIDTHS}
     multiple = multiple_of(times)
     how = f"experiment: ONNX Runtime {version}, {device.name}, one thread"
     curve = ", ".join(f"{width}: {ms / times[_WIDTHS[-1]]:.2f}" for width, ms in times.items())
     told = f"A convolution gets dearer in steps of {multiple} channels" if multiple else "No step of channels shows"
     return HostPeaks(
-        peaks=Peaks(**rates, copy_gb_per_s=copied, threads=1),
+        peaks=Peaks(gops_int8=int8, gflops_fp32=float32, copy_gb_per_s=copied, threads=1),
         channel_multiple=multiple,
         sources=(
             Source(
-                fact=f"peaks: {rates['gops_int8']} GOPS int8 and {rates['gflops_fp32']} GFLOPS float32.",
-                source=f"{how}; products of {_SIZE} by {_SIZE} matrices, the fastest of 60 (uint8 by int8, float32)",
-            ),
-            Source(
-                fact=f"peaks: {copied} GB/s are copied.",
-                source=f"experiment: NumPy, {device.name}, one thread; {_COPIED_MIB} MiB, the fastest of {_COPIES}",
+                fact=f"peaks: {int8} GOPS int8, {float32} GFLOPS float32, {copied} GB/s read and written.",
+                source=f"{how}; {'; '.join(_words(one) for one in (found.int8, found.float32, found.bandwidth))}",
             ),
             Source(
                 fact=f"{told}.",
@@ -174,14 +157,11 @@ def _timed(
     return {name: one.blocks_ms for name, one in measured.items()}
 
 
-def _copied_gb_per_s() -> float:
-    source = np.ones(_COPIED_MIB << 20, "uint8")
-    destination = np.zeros_like(source)
-    fastest = min(_copy_ns(source, destination) for _ in range(_COPIES))
-    return source.nbytes / fastest
+def _rate(found: Measurement) -> float:
+    if found.value is None:
+        raise DeviceError("This machine could not be measured.", got=found.reason)
+    return round(found.value, 1)
 
 
-def _copy_ns(source: np.ndarray, destination: np.ndarray) -> int:
-    started = time.perf_counter_ns()
-    np.copyto(destination, source)
-    return time.perf_counter_ns() - started
+def _words(found: Measurement) -> str:
+    return f"{found.conditions['what']}, {found.conditions['how']}"

@@ -139,8 +139,7 @@ class Peaks(_Frozen):
     Attributes:
         gops_int8: 10⁹ int8 operations per second in a large matrix product; a multiply-accumulate counts as two.
         gflops_fp32: 10⁹ float32 operations per second, likewise.
-        copy_gb_per_s: 10⁹ bytes per second that are copied between arrays larger than the caches (each byte is read
-            and written, and counted once).
+        copy_gb_per_s: 10⁹ bytes per second in a copy of what is larger than most caches, read and written.
         threads: That it was measured with.
     """
 

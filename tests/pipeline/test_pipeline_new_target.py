@@ -13,8 +13,11 @@ import pytest
 
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
-from edgeopt.core.errors import TargetError
-from edgeopt.graph.probes import write_conv, write_product
+from edgeopt.core.errors import DeviceError, TargetError
+from edgeopt.core.measurement import not_measured
+from edgeopt.devices.local import LocalDevice
+from edgeopt.graph.probes import write_conv
+from edgeopt.measure.peaks import Peaks
 from edgeopt.pipeline import host_peaks
 from edgeopt.pipeline.host_peaks import multiple_of
 from edgeopt.pipeline.new_target import new_target
@@ -40,23 +43,20 @@ def test_a_straight_line_and_mere_noise_have_no_steps():
     assert found.count(None) > 100
 
 
-def test_the_probes_compute_what_their_names_say(tmp_path):
+def test_the_probe_is_a_convolution_of_that_width(tmp_path):
     import onnxruntime as ort
 
-    write_product(tmp_path / "i.onnx", 8, int8=True)
-    write_product(tmp_path / "f.onnx", 8, int8=False)
     write_conv(tmp_path / "c.onnx", 4, 6, 5)
-    x = np.arange(64).reshape(8, 8)
-    for name, dtype in (("i", "uint8"), ("f", "float32")):
-        import onnx
-
-        (weight,) = onnx.load(tmp_path / f"{name}.onnx").graph.initializer
-        (y,) = ort.InferenceSession(tmp_path / f"{name}.onnx").run(None, {"x": x.astype(dtype)})
-        np.testing.assert_allclose(
-            y, x.astype("float64") @ onnx.numpy_helper.to_array(weight).astype("float64"), rtol=1e-4, atol=1e-3
-        )
     (y,) = ort.InferenceSession(tmp_path / "c.onnx").run(None, {"x": np.ones((1, 4, 5, 5), "float32")})
     assert y.shape == (1, 6, 5, 5)
+
+
+def test_what_cannot_be_measured_is_an_error_and_no_zero(monkeypatch):
+    lost = not_measured("peak_int8_gops", "GOPS", "the process was killed")
+    peaks = Peaks(int8=lost, float32=lost, bandwidth=lost)
+    monkeypatch.setattr("edgeopt.measure.peaks.measure_peaks", lambda *_, **__: peaks)
+    with pytest.raises(DeviceError, match=r"could not be measured\. Received: the process was killed"):
+        host_peaks.measure_host(find_target("local"), LocalDevice())
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(tmp_path, mo
 @pytest.fixture
 def quick(monkeypatch):
     """The real thing on small operations."""
-    monkeypatch.setattr(host_peaks, "_SIZE", 128)
+    monkeypatch.setattr("edgeopt.measure.peaks.SIDES", (128,))
+    monkeypatch.setattr("edgeopt.measure.peaks._COPIED", 2**20)
     monkeypatch.setattr(host_peaks, "_WIDTHS", (16, 24, 32))
     monkeypatch.setattr(host_peaks, "_IMAGE", 8)
-    monkeypatch.setattr(host_peaks, "_COPIED_MIB", 8)
 
 
 @pytest.mark.long
@@ -107,7 +107,7 @@ def test_the_file_describes_this_machine_and_can_be_compiled_for(tmp_path, quick
     assert 0.1 < target.peaks.copy_gb_per_s < 2000
     inherited = find_target("local").sources
     measured = [source for source in target.sources if source not in inherited]
-    assert len(measured) == 4
+    assert len(measured) == 3
     assert all(source.source.startswith("experiment: ") for source in measured)
     assert run(cli, ["targets", "new", "box", "--from", "local", "-o", str(file)]) == 1
     assert "not written over" in capsys.readouterr().err
