@@ -25,13 +25,13 @@ _PAGE = "NVIDIA TensorRT documentation, DLA Supported Layers and Restrictions"
 _MOST_BATCH, _MOST_SIZE, _MOST_LOADABLES = 4096, 8192, 16
 
 RULES: Mapping[str, tuple[str, str]] = {
-    "DLA001": ("an operator that the DLA does not have", _PAGE),
-    "DLA002": ("a parameter outside the DLA's range", _HEADER),
-    "DLA003": ("a shape that the DLA does not take: not of four dimensions, too large, or not known", _PAGE),
-    "DLA004": ("float32: the DLA computes in float16 and int8", _PAGE),
-    "DLA005": ("more parts than a DLA core holds at once: each return from the GPU begins another", _PAGE),
+    "DLA101": ("an operator that the DLA does not have", _PAGE),
+    "DLA102": ("a parameter outside the DLA's range", _HEADER),
+    "DLA103": ("a shape that the DLA does not take: not of four dimensions, too large, or not known", _PAGE),
+    "DLA104": ("float32: the DLA computes in float16 and int8", _PAGE),
+    "DLA105": ("more parts than a DLA core holds at once: each return from the GPU begins another", _PAGE),
 }
-"""Rule id → what it finds, and whose word that is."""
+"""Rule id → what it finds, and whose word that is. Of a plan for one core; rules of the linter are below 100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ def plan_dla(graph: Graph, batch: int) -> DlaPlan:
         rule, cause = next(_against(node, facts), ("", ""))
         parts += not rule and not inside
         inside = not rule
-        fix = _FIXES.get(node.op_type, "") if rule in ("DLA001", "DLA002") else ""
+        fix = _FIXES.get(node.op_type, "") if rule in ("DLA101", "DLA102") else ""
         nodes.append(
             Placement(
                 node=node.name or node.output[0], op=node.op_type, on_dla=not rule, rule=rule, cause=cause, fix=fix
@@ -153,20 +153,20 @@ def _against(node: onnx.NodeProto, facts: Facts) -> Iterator[tuple[str, str]]:
     """What keeps a node from the DLA: rule and cause."""
     check = _CHECKS.get(node.op_type)
     if node.domain not in ("", "ai.onnx") or (node.op_type not in _PLAIN and node.op_type not in _RANGES and not check):
-        yield "DLA001", f"The DLA has no {node.op_type}."
+        yield "DLA101", f"The DLA has no {node.op_type}."
         return
     types = {facts.types.get(name) for name in (*node.input[:1], *node.output[:1]) if name}
     if "float32" in types:
-        yield "DLA004", "It computes in float32; the DLA does so in float16."
+        yield "DLA104", "It computes in float32; the DLA does so in float16."
     for name in (*(name for name in node.input if name not in facts.constants), *node.output):
         if name and (problem := _shape_problem(name, facts)):
-            yield "DLA003", problem
+            yield "DLA103", problem
     for one in _RANGES.get(node.op_type, ()):
         values = _numbers(node, one, facts)
         if outside := [value for value in values if not one.low <= value <= one.high]:
-            yield "DLA002", f"Its {one.attribute} is {outside[0]}; the DLA takes {_words(one)}."
+            yield "DLA102", f"Its {one.attribute} is {outside[0]}; the DLA takes {_words(one)}."
     if check is not None and (problem := check(node, facts)):
-        yield "DLA002", problem
+        yield "DLA102", problem
 
 
 def _words(one: _Range) -> str:

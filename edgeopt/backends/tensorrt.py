@@ -11,7 +11,7 @@ from pathlib import Path
 from edgeopt.agent.runners import tensorrt as runner
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.trt import tensorrt_coverage
-from edgeopt.backends.dla import DlaPlan
+from edgeopt.backends.dla_words import dla_events, dla_findings
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.support import HostRunner, coverage_events, refuse
 from edgeopt.backends.tensorrt_build import (
@@ -66,7 +66,7 @@ class TensorRTBackend:
         """What the lint finds, and what TensorRT-RTX's own parser says where it is installed."""
         read = read_graph(graph)
         settings = settings_of(read, target, rules, _batch(rules))
-        findings = [*lint(read, rules), *_dla_findings(dla_plan(read, settings))]
+        findings = [*lint(read, rules), *dla_findings(dla_plan(read, settings))]
         if rtx_version() is not None and not any(f.severity == "error" for f in findings):
             report = run_build("--onnx", str(graph), "--module", "tensorrt_rtx", "--parse-only")
             if report.error is not None:
@@ -83,7 +83,7 @@ class TensorRTBackend:
         refuse("TensorRT", findings)
         events = (
             *(Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message}") for f in findings),
-            *_dla_events(plan, settings["dla"], asked="dla" in rules.options),
+            *dla_events(plan, settings["dla"], asked="dla" in rules.options),
         )
         model = write_folder(read, settings, directory)
         built = _build(read, model, target, directory)
@@ -129,31 +129,6 @@ def _batch(rules: RuntimeRules) -> int:
     """A batch that the options allow, where none is given yet."""
     asked = rules.options.get("opt_batch", rules.options.get("min_batch", 1))
     return asked if isinstance(asked, int) else 1
-
-
-def _dla_findings(plan: DlaPlan | None) -> list[Finding]:
-    if plan is None:
-        return []
-    found = [
-        Finding(severity="warning", rule=one.rule, node=one.node, message=f"{one.cause} {one.fix}".strip())
-        for one in plan.on_gpu
-    ]
-    if plan.too_many_parts:
-        message = f"The graph falls into {plan.parts} parts for the DLA, and a core holds 16 at once."
-        found.append(Finding(severity="warning", rule="DLA005", node=None, message=message))
-    return found
-
-
-def _dla_events(plan: DlaPlan | None, core: int | None, *, asked: bool) -> tuple[Event, ...]:
-    """What the plan is, and that it is only one; which nodes fall back, ``check`` has said."""
-    if plan is None:
-        message = "The DLA computes in float16: this float32 engine is for the GPU."
-        return (Event(kind="note", stage="compile", message=message),) if asked else ()
-    message = (
-        f"Planned for DLA core {core}, by NVIDIA's published limits; not run: {plan.on_dla} of {len(plan.nodes)} nodes "
-        f"there, in {plan.parts} loadables, {len(plan.on_gpu)} on the GPU. layers.json of the device's build tells."
-    )
-    return (Event(kind="note", stage="compile", message=message),)
 
 
 def _build(graph: Graph, model: Path, target: Target, directory: Path) -> _Built:

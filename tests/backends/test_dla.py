@@ -73,35 +73,35 @@ TAKEN = {
 }
 # What is not taken, its rule, and a word of the reason.
 LEFT = {
-    "a kernel too large": (lambda: conv(33), "DLA002", "kernel_shape is 33; the DLA takes 1 to 32"),
-    "a stride too long": (lambda: conv(9, strides=[9, 9]), "DLA002", "strides is 9"),
-    "a dilation too wide": (lambda: conv(1, dilations=[33, 33]), "DLA002", "dilations is 33"),
-    "a padded transposed convolution": (lambda: conv(2, op="ConvTranspose", pads=[1, 1, 1, 1]), "DLA002", "takes 0"),
-    "a dilated transposed convolution": (lambda: conv(2, op="ConvTranspose", dilations=[2, 2]), "DLA002", "takes 1"),
-    "a pool too large": (lambda: op("AveragePool", kernel_shape=[9, 9]), "DLA002", "kernel_shape is 9"),
-    "a clip from below zero": (lambda: clip(-1, 6), "DLA002", "clips to"),
-    "a clip too high": (lambda: clip(0, 200), "DLA002", "clips to"),
-    "a softmax too wide": (lambda: op("Softmax", axis=1, shape=(1, 1025, 2, 2)), "DLA002", "up to 1024"),
-    "a softmax over the batch": (lambda: op("Softmax", axis=0), "DLA002", "over the batch"),
-    "a maximum over all": (lambda: op("ReduceMax"), "DLA002", "reduces the batch"),
-    "a resize by halves": (lambda: resize(1.5), "DLA002", "whole factors of 1 to 32"),
-    "linear times eight": (lambda: resize(8, "linear"), "DLA002", "1 to 4"),
-    "cubic": (lambda: resize(2, "cubic"), "DLA002", "nearest and linear"),
-    "an even window": (lambda: op("LRN", size=4), "DLA002", "takes 3, 5, 7 and 9"),
+    "a kernel too large": (lambda: conv(33), "DLA102", "kernel_shape is 33; the DLA takes 1 to 32"),
+    "a stride too long": (lambda: conv(9, strides=[9, 9]), "DLA102", "strides is 9"),
+    "a dilation too wide": (lambda: conv(1, dilations=[33, 33]), "DLA102", "dilations is 33"),
+    "a padded transposed convolution": (lambda: conv(2, op="ConvTranspose", pads=[1, 1, 1, 1]), "DLA102", "takes 0"),
+    "a dilated transposed convolution": (lambda: conv(2, op="ConvTranspose", dilations=[2, 2]), "DLA102", "takes 1"),
+    "a pool too large": (lambda: op("AveragePool", kernel_shape=[9, 9]), "DLA102", "kernel_shape is 9"),
+    "a clip from below zero": (lambda: clip(-1, 6), "DLA102", "clips to"),
+    "a clip too high": (lambda: clip(0, 200), "DLA102", "clips to"),
+    "a softmax too wide": (lambda: op("Softmax", axis=1, shape=(1, 1025, 2, 2)), "DLA102", "up to 1024"),
+    "a softmax over the batch": (lambda: op("Softmax", axis=0), "DLA102", "over the batch"),
+    "a maximum over all": (lambda: op("ReduceMax"), "DLA102", "reduces the batch"),
+    "a resize by halves": (lambda: resize(1.5), "DLA102", "whole factors of 1 to 32"),
+    "linear times eight": (lambda: resize(8, "linear"), "DLA102", "1 to 4"),
+    "cubic": (lambda: resize(2, "cubic"), "DLA102", "nearest and linear"),
+    "an even window": (lambda: op("LRN", size=4), "DLA102", "takes 3, 5, 7 and 9"),
     "rows side by side": (
         lambda: net(helper.make_node("Concat", ["x", "x"], ["y"], "it", axis=2)),
-        "DLA002",
+        "DLA102",
         "axis is 2",
     ),
-    "an error function": (lambda: op("Erf"), "DLA001", "no Erf"),
-    "a global average": (lambda: op("GlobalAveragePool"), "DLA001", "no GlobalAveragePool"),
-    "three dimensions": (lambda: op("Relu", shape=(1, 8, 16)), "DLA003", "3 dimensions"),
-    "a dimension too large": (lambda: op("Relu", shape=(1, 8, 1, 9000)), "DLA003", "9000"),
-    "a batch too large": (lambda: op("Relu", shape=(5000, 1, 1, 1)), "DLA003", "batch of 5000"),
-    "a shape that varies": (lambda: op("Relu", shape=(1, 8, "h", 16)), "DLA003", "not known"),
+    "an error function": (lambda: op("Erf"), "DLA101", "no Erf"),
+    "a global average": (lambda: op("GlobalAveragePool"), "DLA101", "no GlobalAveragePool"),
+    "three dimensions": (lambda: op("Relu", shape=(1, 8, 16)), "DLA103", "3 dimensions"),
+    "a dimension too large": (lambda: op("Relu", shape=(1, 8, 1, 9000)), "DLA103", "9000"),
+    "a batch too large": (lambda: op("Relu", shape=(5000, 1, 1, 1)), "DLA103", "batch of 5000"),
+    "a shape that varies": (lambda: op("Relu", shape=(1, 8, "h", 16)), "DLA103", "not known"),
     "float32": (
         lambda: net(helper.make_node("Relu", ["x"], ["y"], "it"), dtype=TensorProto.FLOAT),
-        "DLA004",
+        "DLA104",
         "float32",
     ),
 }
@@ -123,7 +123,7 @@ def test_what_is_outside_is_the_gpus_and_says_why(name, save):
 
 
 def test_every_rule_for_nodes_has_a_case():
-    assert {rule for _, rule, _ in LEFT.values()} | {"DLA005"} == set(RULES)
+    assert {rule for _, rule, _ in LEFT.values()} | {"DLA105"} == set(RULES)
 
 
 def test_an_open_batch_is_fixed(save):
@@ -143,7 +143,7 @@ def test_each_return_from_the_gpu_begins_another_part(save):
     target = make_target(dla_cores=1, compute_capability=87)
     model = net(*nodes, weights={"unused": np.zeros(1, "float16")})
     findings = [f for f in BACKEND.check(save(model), target, DLA) if f.severity != "error"]
-    assert findings[-1].rule == "DLA005"
+    assert findings[-1].rule == "DLA105"
     assert "21 parts" in findings[-1].message
 
 
@@ -195,7 +195,7 @@ def test_the_float32_reference_is_for_the_gpu_and_says_so(save, empty, monkeypat
 def test_a_net_of_two_dimensions_falls_back_whole(save):
     plan = plan_dla(read_graph(save(half_net())), 1)
     assert (plan.on_dla, plan.parts) == (0, 0)
-    assert {node.rule for node in plan.on_gpu} == {"DLA001", "DLA003"}
+    assert {node.rule for node in plan.on_gpu} == {"DLA101", "DLA103"}
 
 
 def test_weights_kept_outside_are_not_read(tmp_path):
