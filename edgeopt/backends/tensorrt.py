@@ -1,26 +1,20 @@
 """TensorRT: a folder that builds its engine on the device; built here where this machine can."""
 
-# ruff: noqa: ARG002 (the protocol gives every backend the same arguments)
-
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeopt.agent.runners import tensorrt as runner
-from edgeopt.agent.runners import tensorrt_execution
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.trt import tensorrt_coverage
-from edgeopt.backends.graphs import Graph, copy_graph, read_graph
-from edgeopt.backends.support import HostRunner, check_options, coverage_events, refuse
+from edgeopt.backends.dla_words import dla_events, dla_findings
+from edgeopt.backends.graphs import Graph, read_graph
+from edgeopt.backends.support import HostRunner, coverage_events, refuse
 from edgeopt.backends.tensorrt_build import (
-    ENGINE_SCRIPT,
     MULTIPLIERS,
     RTX_CAPABILITIES,
     local_gpu,
@@ -28,19 +22,18 @@ from edgeopt.backends.tensorrt_build import (
     run_build,
     tensorrt_version,
 )
+from edgeopt.backends.tensorrt_folder import OPTIONS, PLAN, build_flags, dla_plan, settings_of, write_folder
 from edgeopt.backends.tensorrt_lint import lint
 from edgeopt.core.coverage import Coverage
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
-from edgeopt.core.sparsity import Pattern
 from edgeopt.targets.schema import RuntimeRules, Target
 
 __all__ = ["OPTIONS", "PLAN", "RTX_ENGINE", "TensorRTBackend"]
 
 HOW_TO_GET = "pip install 'edgeopt[tensorrt-rtx]'"
-OPTIONS: Mapping[str, type | tuple[type, ...]] = {"workspace_mib": int, "max_batch": int}
-PLAN, RTX_ENGINE = "model.plan", "model.rtx.engine"
+RTX_ENGINE = "model.rtx.engine"
 NEXT_COMMAND = "python3 build_engine.py --verify"
 # Where the target's GPU cannot be built for ahead of time: the nearest that can, Ampere, as Orin is.
 _PROXY = 86
@@ -50,7 +43,7 @@ class TensorRTBackend:
     """The ``tensorrt`` backend.
 
     The folder holds ``model.onnx`` (TensorRT's dialect), ``build_engine.py`` with its settings in ``build.json`` and
-    its helper ``tensorrt_execution.py``, and ``trtexec.sh``, the same build with NVIDIA's own tool. Whoever ships the
+    its parts beside it, and ``trtexec.sh``, the same build with NVIDIA's own tool. Whoever ships the
     folder adds ``reference_inputs.npz`` and ``reference_outputs.npz`` (names as in the graph): ``build_engine.py
     --verify`` runs them. ``model.plan`` is there only where it was really built: on the target's own GPU.
     """
@@ -71,9 +64,9 @@ class TensorRTBackend:
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
         """What the lint finds, and what TensorRT-RTX's own parser says where it is installed."""
-        _settings(rules, 1)
         read = read_graph(graph)
-        findings = lint(read, rules)
+        settings = settings_of(read, target, rules, _batch(rules))
+        findings = [*lint(read, rules), *dla_findings(dla_plan(read, settings))]
         if rtx_version() is not None and not any(f.severity == "error" for f in findings):
             report = run_build("--onnx", str(graph), "--module", "tensorrt_rtx", "--parse-only")
             if report.error is not None:
@@ -84,18 +77,15 @@ class TensorRTBackend:
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Write the folder; build where this machine has the target's GPU, prove it with TensorRT-RTX elsewhere."""
         read = read_graph(graph)
-        settings = _settings(rules, batch) | {"sparse_weights": _is_sparse(read, target)}
+        settings = settings_of(read, target, rules, batch)
+        plan = dla_plan(read, settings)
         findings = lint(read, rules)
         refuse("TensorRT", findings)
-        events = tuple(
-            Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message}") for f in findings
+        events = (
+            *(Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message}") for f in findings),
+            *dla_events(plan, settings["dla"], asked="dla" in rules.options),
         )
-        model = copy_graph(read, directory)
-        shutil.copyfile(ENGINE_SCRIPT, directory / "build_engine.py")
-        shutil.copyfile(tensorrt_execution.__file__, directory / "tensorrt_execution.py")
-        (directory / "build.json").write_text(json.dumps(settings, indent=2) + "\n")
-        (directory / "trtexec.sh").write_text(_trtexec(read, settings))
-        (directory / "trtexec.sh").chmod(0o755)
+        model = write_folder(read, settings, directory)
         built = _build(read, model, target, directory)
         other_way = Event(kind="note", stage="compile", message="engine/trtexec.sh is the same build with trtexec.")
         return Engine(
@@ -135,23 +125,10 @@ class _Built:
     coverage: Coverage | None = None
 
 
-def _settings(rules: RuntimeRules, batch: int) -> dict[str, Any]:
-    given = check_options(rules, OPTIONS)
-    largest = given.get("max_batch", max(batch, 8))
-    if largest < batch:
-        raise BackendError("The TensorRT option 'max_batch' is below the batch to compile for.", got=largest)
-    return {
-        "onnx": "model.onnx",
-        "min_batch": 1,
-        "opt_batch": batch,
-        "max_batch": largest,
-        "workspace_mib": given.get("workspace_mib", 1024),
-    }
-
-
-def _is_sparse(graph: Graph, target: Target) -> bool:
-    """Whether TensorRT is to look for sparse kernels: it takes them where they are faster, and only where weights allow."""
-    return target.has_sparse_tensor_cores and any(Pattern.read(p).is_two_of_four for p in graph.sparse)
+def _batch(rules: RuntimeRules) -> int:
+    """A batch that the options allow, where none is given yet."""
+    asked = rules.options.get("opt_batch", rules.options.get("min_batch", 1))
+    return asked if isinstance(asked, int) else 1
 
 
 def _build(graph: Graph, model: Path, target: Target, directory: Path) -> _Built:
@@ -175,7 +152,7 @@ def _build_on_gpu(model: Path, directory: Path) -> _Built:
         cache = str(Path(folder) / "timing.cache")
         arguments = ["--onnx", str(model), "--output", str(directory / PLAN), "--timing-cache", cache]
         settings = json.loads((directory / "build.json").read_text())
-        report = run_build(*arguments, *_flags(settings), "--module", "tensorrt")
+        report = run_build(*arguments, *build_flags(settings), "--module", "tensorrt")
     if report.error is not None:
         raise BackendError("TensorRT cannot build the engine.", got=report.error.rstrip("."))
     how = f"the layers of the engine that TensorRT {report.version} built on this machine's GPU"
@@ -194,14 +171,15 @@ def _build_ahead_of_time(
         made = Path(folder) / RTX_ENGINE
         arguments = ["--onnx", str(model), "--output", str(made), "--module", "tensorrt_rtx"]
         arguments += ["--timing-cache", str(Path(folder) / "timing.cache")]
-        report = run_build(*arguments, *_flags(settings), "--ahead-of-time", str(capability))
+        report = run_build(*arguments, *build_flags(settings), "--ahead-of-time", str(capability))
         if report.error is not None and not report.parsed:
             raise BackendError(f"TensorRT-RTX {report.version} refuses the graph.", got=report.error.rstrip("."))
         if report.error is not None:
             message = f"TensorRT-RTX {report.version} parses the graph but does not build it: {report.error}"
             return _Built(done=False, events=(*notes, Event(kind="warning", stage="compile", message=message)))
         if own:
-            shutil.copyfile(made, directory / RTX_ENGINE)
+            for file in (made, made.with_name(f"{made.name}.json")):
+                shutil.copyfile(file, directory / file.name)
     what = "SM {0}, the target's own" if own else "SM {0}, a stand-in for the target's, and thrown away"
     proof = Event(
         kind="note",
@@ -223,38 +201,3 @@ def _build_ahead_of_time(
             done=True, entry=RTX_ENGINE, module="tensorrt_rtx", version=report.version, events=events, coverage=coverage
         )
     return _Built(done=False, events=events, coverage=coverage)
-
-
-def _flags(settings: Mapping[str, Any]) -> list[str]:
-    names = ("min_batch", "opt_batch", "max_batch", "workspace_mib")
-    flags = [part for name in names for part in ("--" + name.replace("_", "-"), str(settings[name]))]
-    return [*flags, *(["--sparse-weights"] if settings["sparse_weights"] else [])]
-
-
-def _trtexec(graph: Graph, settings: Mapping[str, Any]) -> str:
-    """The same build with trtexec, as a script: it ships with JetPack and with TensorRT's archive, not with pip."""
-    arguments = [
-        "--onnx=model.onnx",
-        "--stronglyTyped",
-        f"--saveEngine={PLAN}",
-        "--timingCacheFile=timing.cache",
-        f"--memPoolSize=workspace:{settings['workspace_mib']}M",
-        "--profilingVerbosity=detailed",
-        "--exportLayerInfo=layers.json",
-        *(["--sparsity=enable"] if settings["sparse_weights"] else []),
-    ]
-    if graph.dynamic_batch:
-        for flag, batch in (("min", "min_batch"), ("opt", "opt_batch"), ("max", "max_batch")):
-            # Every input is named, also those of fixed shape: trtexec takes an input that it does not find for static.
-            shapes = [
-                f"{spec.name}:{'x'.join(str(dim) for dim in spec.with_batch(settings[batch]).shape)}"
-                for spec in graph.inputs
-                if spec.has_dynamic_batch
-            ]
-            arguments.append(f"--{flag}Shapes={','.join(shapes)}")
-    line = " ".join(shlex.quote(argument) for argument in arguments)
-    return (
-        "#!/bin/sh\n# The same build as build_engine.py, with NVIDIA's own tool. Run it on the device.\n"
-        'set -e\ncd "$(dirname "$0")"\n'
-        f'"${{TRTEXEC:-/usr/src/tensorrt/bin/trtexec}}" {line}\n'
-    )

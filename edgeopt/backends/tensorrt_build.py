@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeopt.backends import tensorrt_folder
 from edgeopt.backends.support import installed_version
 from edgeopt.core.errors import BackendError
 
 __all__ = [
-    "ENGINE_SCRIPT",
     "MULTIPLIERS",
     "RTX_CAPABILITIES",
     "BuildReport",
@@ -27,25 +28,13 @@ __all__ = [
     "tensorrt_version",
 ]
 
-ENGINE_SCRIPT = Path(__file__).with_name("on_device") / "build_engine.py"
 # What TensorRT-RTX 1.7 builds int8 for without that GPU; it refuses 87 (Orin), 90, 100 and 110 (Thor).
 RTX_CAPABILITIES = (80, 86, 89, 120, 121)
 _TIMEOUT_S = 3600
 # As TensorRT-RTX's layer dump names them.
 MULTIPLIERS = frozenset({"correlation", "convolution", "conv", "gemm", "matmul", "matrix_multiply"})
 """Types of kernels that multiply by weights."""
-_FIND_GPU = """
-import ctypes
-try:
-    cuda = ctypes.CDLL("libcuda.so.1")
-except OSError:
-    raise SystemExit(0)
-device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-if cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(device), 0) == 0:
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
-    print(major.value * 10 + minor.value)
-"""
+_FIND_GPU = "from edgeopt.agent.runners.engine_passport import find_gpu; print((find_gpu() or ('',))[0])"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +44,7 @@ class BuildReport:
     Attributes:
         error: Its first error with its advice, or None.
         parsed: Whether the model was parsed, even where it could not be built.
+        kind: Of that error, as ``engine_failures.FAILURES`` names it; empty where it is none of them.
         kernels: Name, type, ONNX nodes and int8 or not, of every kernel; empty where nothing was built.
     """
 
@@ -62,6 +52,7 @@ class BuildReport:
     error: str | None
     parsed: bool
     kernels: tuple[Mapping[str, Any], ...]
+    kind: str = ""
 
 
 def rtx_version() -> str | None:
@@ -90,8 +81,11 @@ def run_build(*arguments: str) -> BuildReport:
     """
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         report = Path(folder) / "report.json"
+        for file in tensorrt_folder.FOLDER_FILES:
+            shutil.copyfile(file, Path(folder) / file.name)
+        script = str(Path(folder) / tensorrt_folder.ENGINE_SCRIPT.name)
         # -P: the script's folder must not shadow an installed package.
-        command = [sys.executable, "-P", "-W", "ignore", str(ENGINE_SCRIPT), *arguments, "--report", str(report)]
+        command = [sys.executable, "-P", "-W", "ignore", script, *arguments, "--report", str(report)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
@@ -108,4 +102,5 @@ def run_build(*arguments: str) -> BuildReport:
         error=read["errors"][0] if read["errors"] else None,
         parsed="layers" in read,
         kernels=tuple(read["kernels"]),
+        kind=str(read.get("kind", "")),
     )

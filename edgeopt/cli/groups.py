@@ -1,10 +1,10 @@
-"""Help whose options stand under headings."""
+"""Groups and commands as this command line wants them: help under headings, a list by default."""
 
 from typing import ClassVar
 
 import click
 
-__all__ = ["GroupedCommand"]
+__all__ = ["DefaultGroup", "GroupedCommand"]
 
 
 class GroupedCommand(click.Command):
@@ -25,3 +25,13 @@ class GroupedCommand(click.Command):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows, col_max=26)
+
+
+class DefaultGroup(click.Group):
+    """A group that lists when it is called without a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """An option without a command is one of ``list``; the group itself has only help."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)

@@ -30,14 +30,24 @@ class Registry(Mapping[str, T], Generic[T]):
         """Import what ``name`` stands for.
 
         Raises:
-            EdgeOptError: The name is unknown; the message lists the known ones, nearest first.
+            EdgeOptError: The name is unknown (the message lists the known ones, nearest first), or it is another
+                package's and cannot be imported: that package is named, and the others work without it.
         """
         where = self._where().get(name)
         if where is None:
             known = ", ".join(nearest_first(name, self._where()))
             raise EdgeOptError(f"There is no {self._kind} of that name.", got=repr(name), fix=f"Known: {known}.")
         module, _, attribute = where.partition(":")
-        loaded: Any = getattr(importlib.import_module(module), attribute)
+        try:
+            loaded: Any = getattr(importlib.import_module(module), attribute)
+        except Exception as reason:  # importing runs that package's code
+            if name in self._builtin:
+                raise
+            raise EdgeOptError(
+                f"The {self._kind} {name!r} of {self._owner(name)} cannot be loaded.",
+                got=f"{where} ({type(reason).__name__}: {reason})",
+                fix="Repair or uninstall that package; the others work without it.",
+            ) from reason
         return loaded  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
@@ -48,6 +58,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._where())
+
+    def _owner(self, name: str) -> str:
+        """The distribution that an outside name came with."""
+        points = [point for point in entry_points(group=self._group) if point.name == name]
+        return next((point.dist.name for point in points if point.dist is not None), "another package")
 
     def _where(self) -> dict[str, str]:
         where = dict(self._builtin)

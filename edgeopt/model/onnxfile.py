@@ -12,7 +12,7 @@ import onnx
 from edgeopt.core.errors import ModelError, UnsafeModelError
 from edgeopt.core.spec import DTYPES, Dim, TensorSpec
 
-__all__ = ["describe_onnx", "external_files"]
+__all__ = ["describe_onnx", "external_files", "opset_of"]
 
 _DecodeError: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError  # it has no types
 _EXTERNAL = onnx.TensorProto.EXTERNAL
@@ -45,6 +45,15 @@ def describe_onnx(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
     parameters = sum(_count(t.dims) for t in model.graph.initializer if t.data_type in floating)
     return inputs, outputs, parameters
+
+
+def opset_of(path: Path) -> int:
+    """The version of ONNX's own operators that a file asks for; 0 where it names none.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    return next((one.version for one in _read(path).opset_import if one.domain in ("", "ai.onnx")), 0)
 
 
 def external_files(path: Path, model: onnx.ModelProto | None = None) -> dict[str, Path]:

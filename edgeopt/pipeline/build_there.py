@@ -29,7 +29,7 @@ from edgeopt.targets.load import read_target
 __all__ = ["build_bundle"]
 
 _SCRIPT = "build_engine.py"
-_MADE = ("layers.json", "timing.cache")
+_MADE = ("layers.json", "timing.cache", "timing.cache.json")
 _TIMED_OUT_S = 7200.0
 
 
@@ -96,7 +96,7 @@ def _build(where: SshDevice, bundle: Bundle, folder: Path) -> dict[str, Any]:
     files = {
         file.relative_to(folder).as_posix(): file
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name not in {*_MADE, entry}
+        if file.is_file() and file.name not in {*_MADE, entry, f"{entry}.json"}
     }
     report = folder.with_name("report.json")
     work = where.work("build")
@@ -117,7 +117,7 @@ def _build(where: SshDevice, bundle: Bundle, folder: Path) -> dict[str, Any]:
             got=rows or said.strip()[-200:],
             fix="The bundle was left as it was. Compile in a higher precision, or report the graph to NVIDIA.",
         )
-    for name in (entry, *_MADE):
+    for name in (entry, f"{entry}.json", *_MADE):
         if work.has(name):
             work.get(name, folder / name)
     return told

@@ -34,6 +34,7 @@ from edgeopt.pipeline.reading import read_data, read_model
 from edgeopt.pipeline.run import Run, make_graphs
 from edgeopt.pipeline.samples import parity_inputs
 from edgeopt.pipeline.ship import ship
+from edgeopt.pipeline.target_options import demand_opset, with_options
 from edgeopt.recipes.check import check, default_recipe_name
 from edgeopt.recipes.ladder import rungs_of
 from edgeopt.recipes.load import load_recipe
@@ -187,7 +188,12 @@ def _plan(options: CompileOptions, device: Device) -> Plan:
     has_data = options.data is not None
     name, why = (options.recipe, "") if options.recipe else default_recipe_name(target, has_data)
     recipe = load_recipe(name, options.overrides)
+    target = with_options(target, recipe)
     is_onnx = isinstance(options.model, Path) and sniff(options.model) == "onnx"
+    if is_onnx:
+        from edgeopt.model.onnxfile import opset_of
+
+        demand_opset(target, opset_of(options.model))
     measured_here, reason = judged_for(target, device)
     demand_runtimes(device, target)
     if recipe.ladder:

@@ -38,7 +38,10 @@ def demand_runtime(device: Device, bundle: Bundle) -> None:
         return
     target = read_target(bundle.directory / TARGET)
     versions = next((rules.versions for rules in target.runtimes if rules.name == bundle.manifest.runtime), "")
-    demand(bundle.manifest.runtime, versions, str(bundle.engine.options.get("module", "")))
+    module = str(bundle.engine.options.get("module", ""))
+    if module == "tensorrt_rtx":
+        versions = ""  # it counts its versions on its own, and the engine's passport names the one that it is tied to
+    demand(bundle.manifest.runtime, versions, module)
 
 
 def host_of(device: Device) -> Host:

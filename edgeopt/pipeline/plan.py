@@ -202,6 +202,12 @@ def make_plan(
         if availability.version is None and availability.needed:
             left_out.append(f"{rules.name} is not installed here; {availability.how_to_get}")
             continue
+        if availability.needed and not _is_asked_for(availability.version, rules.versions):
+            left_out.append(
+                f"{rules.name} {availability.version} is installed here, and {target.name} asks for {rules.versions}; "
+                f"{availability.how_to_get}"
+            )
+            continue
         if missing := lacking(recipe, rules):
             left_out.append(f"{rules.name} does not run {' and '.join(missing)} to advantage on {target.name}")
             continue
@@ -229,6 +235,17 @@ def make_plan(
         left_out=tuple(left_out),
         mark=mark,
     )
+
+
+def _is_asked_for(version: str | None, versions: str) -> bool:
+    """Whether a runtime's version is within the target's specifier; a version that is no number is not judged."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return version is None or SpecifierSet(versions).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return True
 
 
 def _wanted(recipe: Recipe) -> list[tuple[Precision, str, Role]]:

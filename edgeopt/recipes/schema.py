@@ -327,7 +327,8 @@ class Recipe(_Frozen):
 
     Attributes:
         ladder: Names of recipes, the cheapest first, climbed until one meets the limits. Their steps are taken; all else
-            (export, measure, parity, limits, objective) is this recipe's, so that the rungs can be compared.
+            (export, measure, parity, limits, objective, options) is this recipe's, so that the rungs can be compared.
+        options: By runtime, over the target's own: ``{tensorrt: {max_batch: 16, dla: 0}}``.
     """
 
     schema_version: Literal[1]
@@ -340,6 +341,7 @@ class Recipe(_Frozen):
     parity: ParityLimits = ParityLimits()
     limits: Limits = Limits()
     objective: Literal["latency", "size", "accuracy"] = "latency"
+    options: dict[str, dict[str, bool | int | float | str | list[str]]] = Field(default_factory=dict)
 
     @field_serializer("steps")
     def _write_steps(self, steps: tuple[StepConfig, ...]) -> list[dict[str, Any]]:

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Isa", "Precision", "QuantizationRules", "RuntimeRules", "Source", "Target", "is_quantized"]
+__all__ = [
+    "Isa",
+    "Peaks",
+    "Precision",
+    "QuantizationRules",
+    "Release",
+    "RuntimeRules",
+    "Source",
+    "Target",
+    "is_quantized",
+]
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16", "w4a8", "w8", "w4"]
 """What an artifact computes in.
@@ -108,6 +118,37 @@ class QuantizationRules(_Frozen):
         return self
 
 
+class Release(_Frozen):
+    """One release of the device's system, which brings one version of each library.
+
+    Attributes:
+        l4t: The numbers of Jetson Linux that it goes by, as beginnings: ``36.4.3``; empty where they are not known.
+        opset_max: The newest ONNX opset that its TensorRT's parser reads.
+    """
+
+    name: str
+    l4t: tuple[str, ...] = ()
+    tensorrt: str
+    cuda: str
+    opset_max: int
+
+
+class Peaks(_Frozen):
+    """The most that the device can do, measured on it: the two lines of a roofline (Williams et al. 2009).
+
+    Attributes:
+        gops_int8: 10⁹ int8 operations per second in a large matrix product; a multiply-accumulate counts as two.
+        gflops_fp32: 10⁹ float32 operations per second, likewise.
+        copy_gb_per_s: 10⁹ bytes per second in a copy of what is larger than most caches, read and written.
+        threads: That it was measured with.
+    """
+
+    gops_int8: Annotated[float, Field(gt=0)] | None = None
+    gflops_fp32: Annotated[float, Field(gt=0)]
+    copy_gb_per_s: Annotated[float, Field(gt=0)]
+    threads: Annotated[int, Field(ge=1)] = 1
+
+
 class Target(_Frozen):
     """A device (or a class of devices) that artifacts are compiled for.
 
@@ -118,6 +159,9 @@ class Target(_Frozen):
         default_recipe: Used where the user names none and there is data; ``float_recipe`` where there is none.
         opset: The ONNX opset to export.
         compute_capability: CUDA SM number for TensorRT, e.g. 87.
+        dla_cores: Deep learning accelerators beside the GPU that TensorRT can build for.
+        release: Of its system, where it was named as ``target@release``.
+        peaks: What it can do at most, where that was measured.
         detected: True for ``local``: what depends on the CPU is filled in from the machine at hand.
         identify: For one device rather than a class: texts of which one must be in the machine's own name of its
             model (``/proc/device-tree/model``) for it to be that device.
@@ -125,7 +169,7 @@ class Target(_Frozen):
     """
 
     schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*(@[a-z0-9][a-z0-9.-]*)?$")]
     title: str
     aliases: tuple[str, ...] = ()
     description: str = ""
@@ -139,6 +183,9 @@ class Target(_Frozen):
     opset: int = 20
     compute_capability: int | None = None
     channel_multiple: int = 1
+    dla_cores: Annotated[int, Field(ge=0)] = 0
+    release: Release | None = None
+    peaks: Peaks | None = None
     detected: bool = False
     identify: tuple[str, ...] = ()
     system: Literal["linux", "android"] | None = None
@@ -164,6 +211,8 @@ class Target(_Frozen):
                 raise ValueError(
                     f"opset {self.opset} is newer than {runtime.name} reads (opset_max {runtime.opset_max})"
                 )
+        if ("@" in self.name) != (self.release is not None):
+            raise ValueError("a name has an @ exactly where a release is given: NAME@RELEASE")
         names = [runtime.name for runtime in self.runtimes]
         if len(set(names)) < len(names):
             raise ValueError(f"a runtime comes twice: {', '.join(names)}")

@@ -26,6 +26,19 @@ int stand_in_allocated(void) { return allocated; }
 void stand_in_fail(int how) { fail = how; }
 """
 
+CUDA = """
+#include <stdlib.h>
+#include <string.h>
+int cuInit(unsigned flags) { return getenv("STAND_IN_SM") ? 0 : 100; }
+int cuDeviceGet(int *device, int ordinal) { *device = 0; return 0; }
+int cuDeviceGetAttribute(int *value, int which, int device) {
+  int sm = atoi(getenv("STAND_IN_SM"));
+  *value = which == 75 ? sm / 10 : sm % 10;
+  return 0;
+}
+int cuDeviceGetName(char *name, int length, int device) { strcpy(name, "Stand-in GPU"); return 0; }
+"""
+
 MODULE = """
 import ctypes, ctypes.util, enum, json, os, pathlib
 library = str(pathlib.Path(__file__).with_name("libcudart.so"))
@@ -35,7 +48,9 @@ class TensorIOMode(enum.Enum): INPUT = 1; OUTPUT = 2
 class DataType(enum.Enum): FLOAT = 0; FP4 = 9
 class NetworkDefinitionCreationFlag(enum.IntEnum): STRONGLY_TYPED = 1
 class ProfilingVerbosity(enum.Enum): DETAILED = 2
-class BuilderFlag(enum.Enum): SPARSE_WEIGHTS = 7
+class BuilderFlag(enum.Enum): SPARSE_WEIGHTS = 7; GPU_FALLBACK = 3
+class DeviceType(enum.Enum): GPU = 0; DLA = 1
+class OnnxParserFlag(enum.Enum): ADJUST_FOR_DLA = 4
 class MemoryPoolType(enum.Enum): WORKSPACE = 0
 class LayerInformationFormat(enum.Enum): JSON = 1
 class ILogger:
@@ -55,14 +70,17 @@ class _Cache:
 class _Profile:
     def set_shape(self, name, low, best, high): self.shapes = (low, best, high)
 class _Config:
-    profile = None; flags = ()
+    profile = None; flags = (); default_device_type = DeviceType.GPU; DLA_core = -1
     def set_flag(self, flag): self.flags = (*self.flags, flag.name)
     def set_memory_pool_limit(self, pool, size): self.size = size
     def add_optimization_profile(self, profile): self.profile = profile
     def create_timing_cache(self, data): self.old = data; return _Cache()
-    def set_timing_cache(self, cache, ignore_mismatch): return self.old in (b"", b"timings")
+    def set_timing_cache(self, cache, ignore_mismatch):
+        print("timing cache:", self.old.decode())
+        return self.old in (b"", b"timings")
     def get_timing_cache(self): return _Cache()
 class Builder:
+    num_DLA_cores = int(os.environ.get("STAND_IN_DLA_CORES", "0"))
     def __init__(self, logger): self.logger = logger
     def create_network(self, flags): assert flags == 2; return _Network()
     def create_builder_config(self): return _Config()
@@ -73,7 +91,7 @@ class Builder:
             self.logger.log(ILogger.Severity.ERROR, said or "no optimization profile has been defined")
             return None
         low, _, high = config.profile.shapes
-        return _Blob(json.dumps({"factor": 2, "low": low, "high": high, "size": config.size, "flags": config.flags}).encode())
+        return _Blob(json.dumps({"factor": 2, "low": low, "high": high, "size": config.size, "flags": config.flags, "device": config.default_device_type.name, "core": config.DLA_core}).encode())
 class _Error:
     def desc(self): return os.environ["STAND_IN_PARSE_ERROR"]
     def node_name(self): return "bad"
@@ -81,6 +99,7 @@ class _Error:
 class OnnxParser:
     num_errors = 1
     def __init__(self, network, logger): self.network = network
+    def set_flag(self, flag): print("parser flag:", flag.name)
     def parse_from_file(self, path): return "STAND_IN_PARSE_ERROR" not in os.environ
     def get_error(self, index): return _Error()
 class _Inspector:
@@ -117,8 +136,9 @@ class Runtime:
 
 def install(folder: Path) -> Path:
     """Write both into ``folder``, to be put on the path."""
-    source = folder / "cudart.c"
-    source.write_text(CUDART)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / "libcudart.so", source], check=True)
+    for code, library in ((CUDART, "libcudart.so"), (CUDA, "libcuda.so.1")):
+        source = folder / f"{library}.c"
+        source.write_text(code)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / library, source], check=True)
     (folder / "tensorrt.py").write_text(MODULE)
     return folder

@@ -13,6 +13,7 @@ from backend_nets import conv_net, half_net, make_rules, make_target, quantized_
 from onnx.reference import ReferenceEvaluator
 
 from edgeopt.backends.registry import BACKENDS
+from edgeopt.backends.tensorrt_folder import FOLDER_FILES
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import BackendError
 
@@ -205,7 +206,7 @@ FILES = {
     "onnxruntime": {"model.onnx"},
     "openvino": {"model.xml", "model.bin"},
     "ort-mobile": {"model.ort", "required_operators.config"},
-    "tensorrt": {"model.onnx", "build_engine.py", "tensorrt_execution.py", "build.json", "trtexec.sh"},
+    "tensorrt": {"model.onnx", "build.json", "trtexec.sh", *(file.name for file in FOLDER_FILES)},
 }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 
 import pytest
 from backend_nets import conv_net, make_rules, make_target, quantized_net, two_input_net
 from onnx import helper, numpy_helper
 
-from edgeopt.backends import tensorrt_build
+from edgeopt.agent.runners import engine_passport
+from edgeopt.backends import tensorrt_build, tensorrt_folder
 from edgeopt.backends.coverage.trt import tensorrt_coverage
 from edgeopt.backends.graphs import read_graph
 from edgeopt.backends.registry import BACKENDS
@@ -45,6 +48,68 @@ def test_an_rtx_targets_engine_is_its_own_and_kept(capability, save, empty):
     # TensorRT-RTX numbers its own temporaries, now and then in another order: two builds need not be byte-identical.
     assert engine.path.stat().st_size > (engine.directory / "model.onnx").stat().st_size
     assert not (engine.directory / PLAN).exists()
+
+
+@needs_rtx
+@pytest.mark.long
+@pytest.mark.parametrize("capability", RTX_CAPABILITIES)
+def test_every_generation_is_built_for_with_its_passport(capability, save, empty):
+    rules = make_rules("tensorrt", options={"min_batch": 1, "opt_batch": 4, "max_batch": 16})
+    engine = BACKEND.compile(save(quantized_net()), make_target(compute_capability=capability), rules, empty(), 4)
+    assert engine.status == "built"
+    passport = json.loads((engine.directory / f"{RTX_ENGINE}.json").read_text())
+    assert (passport["module"], passport["tensorrt"]) == ("tensorrt_rtx", rtx_version())
+    assert (passport["compute_capability"], passport["bytes"]) == (capability, engine.path.stat().st_size)
+    assert any(e.message.startswith("2 of 2 quantized") for e in engine.events)
+
+
+@needs_rtx
+def test_a_truncated_engine_is_refused_before_tensorrt_sees_it(save, empty):
+    engine = BACKEND.compile(save(conv_net()), make_target(compute_capability=86), RULES, empty(), 1)
+    size = engine.path.stat().st_size
+    engine.path.write_bytes(engine.path.read_bytes()[:100])
+    with pytest.raises(
+        BackendError, match=r"model\.rtx\.engine has 100 bytes; .* truncated or was changed.*build it again"
+    ):
+        BACKEND.load(engine, None)
+    passport = engine_passport.passport_of("tensorrt_rtx", rtx_version(), sm=86)
+    message = engine_passport.refusal(engine.path, passport)
+    assert message == f"{RTX_ENGINE} has 100 bytes; it was written with {size}: it is truncated or was changed."
+    other = engine_passport.passport_of("tensorrt_rtx", rtx_version(), sm=89)
+    engine.path.write_bytes(b"x" * size)
+    assert engine_passport.refusal(engine.path, other) == (
+        f"{RTX_ENGINE} was made with compute capability 86; here it is 89."
+    )
+    assert engine_passport.refusal(engine.path, passport) == ""
+
+
+def broken(what):
+    net = quantized_net(zero_point=3) if what == "zero_point" else conv_net()
+    if what == "plugin_missing":
+        net.graph.node[1].op_type = "StandInForNothing"
+    return net
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("plugin_missing", (), r"node 'relu' \(StandInForNothing\).*replace the operator in the model"),
+        ("zero_point", (), r"node 'quantize_image'.*symmetric int8 only"),
+        ("damaged_model", (), r"damaged or cut short"),
+        ("wrong_compute_capability", ("--ahead-of-time", "87"), r"cannot build for SM 87 without that GPU"),
+        ("dla", ("--ahead-of-time", "86", "--dla", "0"), r"no DLA core 0 here.*sees none.*--no-dla"),
+    ],
+)
+def test_the_real_thing_fails_in_the_kinds_of_the_table(kind, arguments, message, save, tmp_path):
+    file = save(broken(kind))
+    if kind == "damaged_model":
+        file.write_bytes(file.read_bytes()[:200])
+    output = str(tmp_path / "engine")
+    report = run_build("--onnx", str(file), "--output", output, "--module", "tensorrt_rtx", *arguments)
+    assert report.kind == kind
+    assert re.search(message, report.error), report.error
+    assert not list(tmp_path.glob("engine*"))
 
 
 @needs_rtx
@@ -163,9 +228,14 @@ def test_a_fixed_batch_needs_no_shapes(save, empty):
     assert "Shapes" not in (engine.directory / "trtexec.sh").read_text()
 
 
-def test_a_largest_batch_below_the_batch_is_refused(save, empty):
-    rules = make_rules("tensorrt", options={"max_batch": 2})
-    with pytest.raises(BackendError, match="'max_batch' is below"):
+@pytest.mark.parametrize(
+    "options",
+    [{"max_batch": 2}, {"min_batch": 5}, {"min_batch": 0}, {"opt_batch": 9}, {"min_batch": 4, "opt_batch": 3}],
+    ids=str,
+)
+def test_batches_out_of_order_are_refused(options, save, empty):
+    rules = make_rules("tensorrt", options=options)
+    with pytest.raises(BackendError, match=r"profile are not in order\..*compiled for batch 4.*hold export\.batch"):
         BACKEND.compile(save(conv_net()), make_target(), rules, empty(), 4)
 
 
@@ -182,7 +252,8 @@ def test_an_input_whose_name_a_shell_would_read_is_quoted(save, empty):
 def test_a_crash_of_the_build_is_an_error_and_not_ours(monkeypatch, tmp_path):
     script = tmp_path / "crash.py"
     script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    monkeypatch.setattr(tensorrt_build, "ENGINE_SCRIPT", script)
+    monkeypatch.setattr(tensorrt_folder, "ENGINE_SCRIPT", script)
+    monkeypatch.setattr(tensorrt_folder, "FOLDER_FILES", (script,))
     with pytest.raises(BackendError, match=r"crashed.*SIGSEGV"):
         run_build()
     script.write_text("raise SystemExit('out of luck')")

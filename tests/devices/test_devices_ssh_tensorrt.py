@@ -105,6 +105,8 @@ def test_the_engine_is_built_there_brought_back_and_measured_there(host, bundle,
     assert built.manifest.engine.next_command is None
     assert verify_files(built) == []
     assert {"engine/model.plan", "engine/layers.json", "engine/timing.cache"} < set(built.manifest.files)
+    assert {"engine/model.plan.json", "engine/timing.cache.json"} < set(built.manifest.files)
+    assert json.loads((bundle / "engine" / "model.plan.json").read_text())["tensorrt"] == VERSION
     assert (bundle / "engine" / "timing.cache").read_bytes() == b"timings"
     assert json.loads((bundle / "engine" / "layers.json").read_text()) == {"Layers": ["double"]}
     report = json.loads(out)

@@ -19,7 +19,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CudaError", "Execution", "load_cudart"]
+# In the agent's package, or beside build_engine.py.
+_passport: Any = importlib.import_module(f"{__package__}.engine_passport" if __package__ else "engine_passport")
+
+__all__ = ["CudaError", "Execution", "load_cudart", "refuse_foreign"]
 
 _TO_DEVICE, _TO_HOST = 1, 2
 _DTYPES = {
@@ -54,13 +57,14 @@ class Execution:
             ImportError: ``module`` or the CUDA runtime is not installed.
         """
         self._trt: Any = importlib.import_module(module)
+        self.version = str(self._trt.__version__)
+        refuse_foreign(Path(plan), module, self.version)
         self._cuda: Any = load_cudart()
         self._buffers: dict[str, tuple[int, int]] = {}
         self._stream = ctypes.c_void_p()
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
-        self.version = str(self._trt.__version__)
         self.inputs: dict[str, tuple[str, list[int]]] = {}
         self.outputs: dict[str, tuple[str, list[int]]] = {}
         self.batch_range: tuple[int, int] | None = None
@@ -162,6 +166,19 @@ class Execution:
         if status != 0:
             said = self._cuda.cudaGetErrorString(status)
             raise CudaError(f"{function} failed with error {status}: {(said or b'').decode()}.")
+
+
+def refuse_foreign(plan: Path, module: str, version: str) -> None:
+    """Name an engine of another version or GPU, or a truncated one, before TensorRT sees it.
+
+    Raises:
+        CudaError: Its passport says that it is one.
+    """
+    if _passport.read_passport(plan) is None:
+        return
+    foreign = _passport.refusal(plan, _passport.passport_of(module, version))
+    if foreign:
+        raise CudaError(f"{foreign} An engine runs only where it was built: build it again here.")
 
 
 def load_cudart() -> Any:
