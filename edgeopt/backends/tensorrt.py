@@ -18,6 +18,7 @@ from edgeopt.agent.runners import tensorrt_execution
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.trt import tensorrt_coverage
 from edgeopt.backends.graphs import Graph, copy_graph, read_graph
+from edgeopt.backends.lint import lint
 from edgeopt.backends.support import HostRunner, check_options, coverage_events, refuse
 from edgeopt.backends.tensorrt_build import (
     ENGINE_SCRIPT,
@@ -28,7 +29,6 @@ from edgeopt.backends.tensorrt_build import (
     run_build,
     tensorrt_version,
 )
-from edgeopt.backends.tensorrt_lint import lint
 from edgeopt.core.coverage import Coverage
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
@@ -73,7 +73,7 @@ class TensorRTBackend:
         """What the lint finds, and what TensorRT-RTX's own parser says where it is installed."""
         _settings(rules, 1)
         read = read_graph(graph)
-        findings = lint(read, rules)
+        findings = _lint(read, target, rules)
         if rtx_version() is not None and not any(f.severity == "error" for f in findings):
             report = run_build("--onnx", str(graph), "--module", "tensorrt_rtx", "--parse-only")
             if report.error is not None:
@@ -85,10 +85,10 @@ class TensorRTBackend:
         """Write the folder; build where this machine has the target's GPU, prove it with TensorRT-RTX elsewhere."""
         read = read_graph(graph)
         settings = _settings(rules, batch) | {"sparse_weights": _is_sparse(read, target)}
-        findings = lint(read, rules)
+        findings = _lint(read, target, rules)
         refuse("TensorRT", findings)
         events = tuple(
-            Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message}") for f in findings
+            Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message} {f.fix}".rstrip()) for f in findings
         )
         model = copy_graph(read, directory)
         shutil.copyfile(ENGINE_SCRIPT, directory / "build_engine.py")
@@ -133,6 +133,10 @@ class _Built:
     version: str = ""
     events: tuple[Event, ...] = ()
     coverage: Coverage | None = None
+
+
+def _lint(graph: Graph, target: Target, rules: RuntimeRules) -> list[Finding]:
+    return [finding for finding in lint(graph, rules, target) if finding.severity != "note"]
 
 
 def _settings(rules: RuntimeRules, batch: int) -> dict[str, Any]:
