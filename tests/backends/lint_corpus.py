@@ -427,6 +427,15 @@ def shared_weight_both_ways():
 
 
 @case
+def shared_float_weight_both_ways():
+    net = Net()
+    weight = net.const("w", net.rng.normal(size=(16, 16)).astype("float32"))
+    there = net.op("Gemm", [net.input(shape=(4, 16)), weight], "there", transB=1)
+    net.op("Sigmoid", [net.op("Gemm", [there, weight], "back")], "y")
+    return net.model("y")
+
+
+@case
 def expanded_token():
     net = Net()
     data = net.input(shape=("batch", 8, 4, 4))

@@ -66,6 +66,8 @@ def distance(expected, actual):
         a, b = want.astype(np.float64), np.asarray(got).astype(np.float64)
         if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
             return np.inf
+        if not np.isfinite(b).all():
+            return np.inf
         a, b = np.nan_to_num(a), np.nan_to_num(b)
         worst = max(worst, float(np.abs(a - b).max(initial=0)) / max(1e-6, float(np.abs(a).max(initial=0))))
     return worst
@@ -88,7 +90,7 @@ def judge_onnxruntime(model, folder):
         return Judgement(refused=str(error).splitlines()[0])
     made = onnx.load(folder / "optimized.onnx").graph.node
     served = {name for node in made if node.op_type in _ORT_INT8 for name in node.input}
-    floats = {name for name in layers_of(model) if not any(read.startswith(f"{name}_w_int") for read in served)}
+    floats = {name for name in layers_of(model) if not any(read.startswith((f"{name}_w_int", f"{name}_w_scale")) for read in served)}
     expected = reference(model, inputs)
     wrong = 0.0 if expected is None else distance(expected, outputs)
     return Judgement(wrong=wrong, in_float=frozenset(floats))

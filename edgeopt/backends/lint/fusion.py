@@ -128,7 +128,7 @@ def _product(node: onnx.NodeProto, grids: tuple[Grid, Grid], facts: Facts, *, si
 def _added_bias(node: onnx.NodeProto, facts: Facts) -> onnx.NodeProto | None:
     """The Add behind a MatMul that ONNX Runtime makes one Gemm of both with, or None.
 
-    It does so with two dimensions, with more where all of them are fixed, and wherever the weight is transposed.
+    It does so with two dimensions, and with more where all of them are fixed.
     """
     readers = facts.readers.get(node.output[0], [])
     weight = facts.weight(node)
@@ -139,10 +139,9 @@ def _added_bias(node: onnx.NodeProto, facts: Facts) -> onnx.NodeProto | None:
     added = facts.shape(others[0]) if others else None
     if node.output[0] in facts.outputs or len(stored) != 2 or not added or added[-1] not in stored:
         return None
-    turned = facts.dequantizer(node.input[1]) is None
     given = facts.shapes.get(node.input[0])
     fits = given is not None and (len(given) == 2 or all(isinstance(dim, int) for dim in given))
-    return readers[0] if turned or fits else None
+    return readers[0] if fits else None
 
 
 def _behind(name: str, facts: Facts) -> _Behind:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgeopt.targets.schema import RuntimeRules, Target
 
-__all__ = ["RULES", "check"]
+__all__ = ["RULES", "both_ways", "check"]
 
 _QUANTIZE = "ONNX documentation, QuantizeLinear and DequantizeLinear"
 RULES: Mapping[str, Rule] = by_id(
@@ -96,7 +96,8 @@ def check(facts: Facts, target: Target | None, rules: RuntimeRules) -> Iterator[
         weight = facts.weight(node)
         if weight is not None:
             yield from _integer_weight(node, facts.grid(weight), facts)
-    yield from _shared(facts)
+    for node, name in both_ways(facts, quantized=True):
+        yield RULES["GEN008"].at(node, f"{name!r} is read along two axes.")
     yield from _layouts(facts)
 
 
@@ -158,15 +159,27 @@ def _channel_axis(node: onnx.NodeProto, facts: Facts) -> int:
     return 0 if flips else 1
 
 
-def _shared(facts: Facts) -> Iterator[Finding]:
+def both_ways(facts: Facts, *, quantized: bool) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """The constant weights whose readers' output channels lie on different axes, each with its first reader.
+
+    Args:
+        quantized: Whether only stored integers count; else float weights too.
+    """
     axes: dict[str, dict[int, onnx.NodeProto]] = {}
     for node in facts.weighted():
         weight = facts.weight(node)
-        if weight is not None:
-            axes.setdefault(weight.input[0], {}).setdefault(_channel_axis(node, facts), node)
+        name = weight.input[0] if weight is not None else _float_constant(node, facts)
+        if name and (weight is not None or not quantized):
+            axes.setdefault(name, {}).setdefault(_channel_axis(node, facts), node)
     for name, found in axes.items():
         if len(found) > 1:
-            yield RULES["GEN008"].at(next(iter(found.values())), f"{name!r} is read along {len(found)} axes.")
+            yield next(iter(found.values())), name
+
+
+def _float_constant(node: onnx.NodeProto, facts: Facts) -> str:
+    turned = facts.makers.get(node.input[1])
+    name = turned.input[0] if turned is not None and turned.op_type == "Transpose" else node.input[1]
+    return name if name in facts.tensors else ""
 
 
 def _layouts(facts: Facts) -> Iterator[Finding]:

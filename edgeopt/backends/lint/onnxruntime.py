@@ -194,7 +194,7 @@ NO_FLOAT64 = frozenset(
     """
     Acos Acosh Asin Asinh Atan Atanh Attention AveragePool Col2Im Conv ConvTranspose Cosh Det Elu Erf
     GlobalAveragePool GlobalLpPool GlobalMaxPool HardSigmoid Hardmax InstanceNormalization LRN LeakyRelu LpPool
-    MaxRoiPool MaxUnpool Multinomial PRelu RNN Resize Selu Sinh Softplus Softsign Tan ThresholdedRelu Upsample
+    MaxRoiPool MaxUnpool Mean Multinomial NonZero PRelu RNN Resize Selu Sinh Softplus Softsign Tan ThresholdedRelu Upsample
     """.split()
 )
 """ONNX's own operators with a float32 kernel and no float64 one on ONNX Runtime 1.32's CPU provider, and no function
