@@ -1,7 +1,5 @@
 """TensorRT: a folder that builds its engine on the device; built here where this machine can."""
 
-# ruff: noqa: ARG002 (the protocol gives every backend the same arguments)
-
 from __future__ import annotations
 
 import json
@@ -88,7 +86,8 @@ class TensorRTBackend:
         findings = _lint(read, target, rules)
         refuse("TensorRT", findings)
         events = tuple(
-            Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message} {f.fix}".rstrip()) for f in findings
+            Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message} {f.fix}".rstrip())
+            for f in findings
         )
         model = copy_graph(read, directory)
         shutil.copyfile(ENGINE_SCRIPT, directory / "build_engine.py")

@@ -29,11 +29,11 @@ Examples:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("-t", "--target", metavar="NAME", help="A target's name, alias or YAML file.")
 @click.option("-r", "--runtime", metavar="NAME", help="One of the target's runtimes.  [default: all of them]")
-@click.option(
-    "-f", "--format", "form", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True
-)
+@click.option("-f", "--format", "form", type=click.Choice(["text", "json", "sarif"]), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Where to write.  [default: stdout]")
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Where to write.  [default: stdout]"
+)
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option(
     "--fix",
@@ -42,7 +42,10 @@ Examples:
     help="Write the model with what can be fixed fixed, each rewrite verified. The input stays as it is.",
 )
 @click.option(
-    "--inputs", metavar="FILE", type=click.Path(path_type=Path), help="For --fix: an .npz to verify on, beside random inputs."
+    "--inputs",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="For --fix: an .npz to verify on, beside random inputs.",
 )
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of --fix's random inputs.")
 @click.option("--rules", "list_them", is_flag=True, help="List the rules, of a target or of all, and stop.")

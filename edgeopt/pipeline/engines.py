@@ -134,7 +134,9 @@ def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) 
     engine = backend.compile(written.path, plan.target, rules, folder / "engine", plan.recipe.export.batch)
     engine = replace(engine, coverage=with_macs(engine.coverage, written.path, graph.path))
     warnings = [
-        Event(kind="warning", stage=f"check {planned.id}", message=f"{f.rule}: {f.message} {f.fix}".rstrip(), node=f.node)
+        Event(
+            kind="warning", stage=f"check {planned.id}", message=f"{f.rule}: {f.message} {f.fix}".rstrip(), node=f.node
+        )
         for f in findings
     ]
     sparsity = sparsity_events(written.path, plan.target, rules, stage=f"compile {planned.id}")

@@ -47,7 +47,13 @@ class _Rewrite:
 
 
 def fix_model(
-    model: Path, output: Path, *, target: str | Path, runtime: str | None = None, inputs: Path | None = None, seed: int = 0
+    model: Path,
+    output: Path,
+    *,
+    target: str | Path,
+    runtime: str | None = None,
+    inputs: Path | None = None,
+    seed: int = 0,
 ) -> LintResult:
     """Write ``model`` to ``output`` with what can be fixed for one runtime fixed.
 
@@ -92,9 +98,7 @@ def fix_model(
 class _Fixer:
     """Rewrites in turn, each kept only where it helps and the outputs agree."""
 
-    def __init__(
-        self, target: Target, rules: RuntimeRules, folder: Path, samples: Mapping[str, np.ndarray]
-    ) -> None:
+    def __init__(self, target: Target, rules: RuntimeRules, folder: Path, samples: Mapping[str, np.ndarray]) -> None:
         self.target, self.rules, self.folder, self.samples = target, rules, folder, samples
         self.applied: list[AppliedFix] = []
         self.refused: list[str] = []
@@ -252,7 +256,9 @@ def _check_places(model: Path, output: Path) -> None:
     if output.exists() and model.exists() and output.samefile(model):
         raise EdgeOptError("--fix never overwrites its input.", got=output, fix="Give another file.")
     if output.is_dir() or not output.parent.is_dir():
-        raise EdgeOptError("The fixed model cannot be written there.", got=output, fix="Give a file in a folder that is there.")
+        raise EdgeOptError(
+            "The fixed model cannot be written there.", got=output, fix="Give a file in a folder that is there."
+        )
 
 
 def _samples(model: Path, inputs: Path | None, seed: int) -> dict[str, np.ndarray]:
@@ -273,7 +279,9 @@ def _samples(model: Path, inputs: Path | None, seed: int) -> dict[str, np.ndarra
         if given:
             extra = given[spec.name]
             if extra.shape[1:] != shape[1:] and all(isinstance(dim, int) for dim in spec.shape[1:]):
-                raise DataError(f"The given input {spec.name!r} does not fit.", got=extra.shape, fix=f"Expected {spec}.")
+                raise DataError(
+                    f"The given input {spec.name!r} does not fit.", got=extra.shape, fix=f"Expected {spec}."
+                )
             made[spec.name] = np.concatenate([made[spec.name], extra.astype(spec.dtype)])
     return made
 

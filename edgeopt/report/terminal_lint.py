@@ -55,12 +55,16 @@ def render_rules(rules: Iterable[RuleRow], console: Console) -> None:
 def _render_group(runtime: str, rule: str, rows: list[LintRow], console: Console) -> None:
     head = rows[0]
     console.print()
-    console.print(Text.assemble((f"{head.severity} {rule}", _STYLES[head.severity]), f" {runtime}: {plain(head.title)}"))
+    console.print(
+        Text.assemble((f"{head.severity} {rule}", _STYLES[head.severity]), f" {runtime}: {plain(head.title)}")
+    )
     for row in rows[:_SHOWN]:
         place = f"{plain(row.node)}: " if row.node else ""
         console.print(bullet(f"{place}{plain(row.message)}"))
     if len(rows) > _SHOWN:
-        console.print(bullet(f"and {len(rows) - _SHOWN} more: {', '.join(plain(r.node or '') for r in rows[_SHOWN:][:20])}"))
+        console.print(
+            bullet(f"and {len(rows) - _SHOWN} more: {', '.join(plain(r.node or '') for r in rows[_SHOWN:][:20])}")
+        )
     _line(console, "fix", head.fix)
     _line(console, "source", head.source)
 
@@ -71,7 +75,9 @@ def _render_fix(fix: FixReport, console: Console) -> None:
     else:
         console.print(Text("Nothing could be fixed; no file was written.", style="bold"))
     for applied in fix.applied:
-        console.print(bullet(f"{applied.name}: {applied.gone} findings gone ({', '.join(applied.rules)}); {applied.verified}"))
+        console.print(
+            bullet(f"{applied.name}: {applied.gone} findings gone ({', '.join(applied.rules)}); {applied.verified}")
+        )
     for refused in fix.refused:
         console.print(bullet(f"not done: {plain(refused)}"))
 

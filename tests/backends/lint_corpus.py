@@ -35,7 +35,9 @@ def variants(base, **changes):
         CASES[name] = lambda arguments=arguments: base(**arguments)
 
 
-def classifier(inside=U0, outside=U128, bias="int32", out=True, middle=("Relu",), opset=20, reshape=True, first=None, **conv):
+def classifier(
+    inside=U0, outside=U128, bias="int32", out=True, middle=("Relu",), opset=20, reshape=True, first=None, **conv
+):
     """Conv, activation, linear layer: the net of most cases."""
     net = Net(opset=opset)
     data = net.q(net.input(), "xq", **(outside | (first or {})))
@@ -306,7 +308,9 @@ def concat_uint8():
     return head(net, net.q(net.conv(value, "c", cin=16, bias=None), "eq", **U128))
 
 
-def linear(kind="Gemm", grid=U128, bias=None, out=False, add=False, shape=(4, 16), act="Sigmoid", turned=False, **weight):
+def linear(
+    kind="Gemm", grid=U128, bias=None, out=False, add=False, shape=(4, 16), act="Sigmoid", turned=False, **weight
+):
     net = Net()
     data = net.q(net.input(shape=shape), "xq", **grid)
     if turned:
@@ -401,7 +405,9 @@ def weight_in_blocks():
 
     net = Net(opset=21)
     stored = net.const("w_int", net.rng.integers(-7, 8, (64, 16)).astype(ml_dtypes.int4))
-    weight = net.op("DequantizeLinear", [stored, net.const("s", np.full((2, 16), 0.01, "float32"))], "w", axis=0, block_size=32)
+    weight = net.op(
+        "DequantizeLinear", [stored, net.const("s", np.full((2, 16), 0.01, "float32"))], "w", axis=0, block_size=32
+    )
     net.op("MatMul", [net.input(shape=(1, 64)), weight], "y")
     return net.model("y")
 
@@ -485,13 +491,19 @@ def dynamically_quantized():
 def qlinear_conv():
     net = Net()
     scale, zero = net.const("s", np.float32(0.05)), net.const("z", np.uint8(128))
-    weight = [net.const("w", net.rng.integers(-63, 64, (8, 8, 3, 3)).astype("int8")), scale, net.const("wz", np.int8(0))]
+    weight = [
+        net.const("w", net.rng.integers(-63, 64, (8, 8, 3, 3)).astype("int8")),
+        scale,
+        net.const("wz", np.int8(0)),
+    ]
     net.op("QLinearConv", [net.input(dtype="uint8"), scale, zero, *weight, scale, zero], "q")
     net.op("DequantizeLinear", ["q", scale, zero], "y")
     return net.model("y")
 
 
-def one(kind, shape=(1, 8, 8, 8), domain="", opset=20, consts=(), dtype="float32", outputs=None, out="float32", **attributes):
+def one(
+    kind, shape=(1, 8, 8, 8), domain="", opset=20, consts=(), dtype="float32", outputs=None, out="float32", **attributes
+):
     """A graph of one operator, its parameters as constants."""
     net = Net(opset=opset)
     inputs = [net.input(shape=shape, dtype=dtype), *(net.const(f"c{i}", value) for i, value in enumerate(consts))]

@@ -52,7 +52,9 @@ class Net:
         self.op("QuantizeLinear", [source, *grid], f"{name}_q", **more)
         return self.op("DequantizeLinear", [f"{name}_q", *grid], name, **more)
 
-    def weight(self, name, shape, *, axis=0, per_channel=True, zero=None, values=None, scale=None, dtype="int8", top=63):
+    def weight(
+        self, name, shape, *, axis=0, per_channel=True, zero=None, values=None, scale=None, dtype="int8", top=63
+    ):
         """A stored integer weight and its DequantizeLinear NAME.
 
         Args:

@@ -90,7 +90,11 @@ def judge_onnxruntime(model, folder):
         return Judgement(refused=str(error).splitlines()[0])
     made = onnx.load(folder / "optimized.onnx").graph.node
     served = {name for node in made if node.op_type in _ORT_INT8 for name in node.input}
-    floats = {name for name in layers_of(model) if not any(read.startswith((f"{name}_w_int", f"{name}_w_scale")) for read in served)}
+    floats = {
+        name
+        for name in layers_of(model)
+        if not any(read.startswith((f"{name}_w_int", f"{name}_w_scale")) for read in served)
+    }
     expected = reference(model, inputs)
     wrong = 0.0 if expected is None else distance(expected, outputs)
     return Judgement(wrong=wrong, in_float=frozenset(floats))
@@ -157,9 +161,9 @@ def judge_tensorrt_rtx(models):
 
 def _serve(folder, names):
     """The process of ``judge_tensorrt_rtx``: one JSON line per model."""
-    from edgeopt.backends.on_device import build_engine as script
-
     import tensorrt_rtx as trt
+
+    from edgeopt.backends.on_device import build_engine as script
 
     for name in names:
         arguments = ["--onnx", str(Path(folder) / f"{name}.onnx"), "--ahead-of-time", "86"]
@@ -181,7 +185,8 @@ def _serve(folder, names):
                     int8 = sorted({node for kernel in kernels if kernel["int8"] for node in kernel["onnx"]})
             except script.BuildError as refused:
                 error = str(refused)
-        print(json.dumps({"name": name, "error": error, "int8": int8}), flush=True)
+        sys.stdout.write(json.dumps({"name": name, "error": error, "int8": int8}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

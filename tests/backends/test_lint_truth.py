@@ -113,7 +113,9 @@ def test_what_is_an_error_for_all_is_one_for_some(tmp_path):
     for name in sorted(CASES):
         _, _, found, _ = predict(name, "openvino", tmp_path)
         if any(f.rule.startswith("GEN") and f.severity == "error" for f in found):
-            judged = [judge(CASES[name](), tmp_path) for judge in (lint_truth.judge_onnxruntime, lint_truth.judge_openvino)]
+            judged = [
+                judge(CASES[name](), tmp_path) for judge in (lint_truth.judge_onnxruntime, lint_truth.judge_openvino)
+            ]
             assert any(each.refused is not None or not each.wrong <= WRONG for each in judged), name
 
 
@@ -189,7 +191,9 @@ def test_the_list_of_operators_without_float64_is_onnxruntimes_own():
 
 
 def _bodies():
-    return {s.name for s in onnx.defs.get_all_schemas_with_history() if s.has_function or s.has_context_dependent_function}
+    return {
+        s.name for s in onnx.defs.get_all_schemas_with_history() if s.has_function or s.has_context_dependent_function
+    }
 
 
 _OV_READS = """

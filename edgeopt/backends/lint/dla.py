@@ -69,7 +69,7 @@ _TAKES = frozenset(
     Conv ConvTranspose Gemm MatMul Relu Sigmoid Tanh Clip LeakyRelu MaxPool AveragePool GlobalAveragePool Add Sub Mul
     Div Max Min Pow Equal Concat Slice Shape Resize Softmax LRN BatchNormalization ReduceMax Reshape Flatten Transpose
     PRelu Exp Log Sqrt Reciprocal Abs Neg Identity Constant Dropout Squeeze Unsqueeze Pad
-    """.split()
+    """.split()  # noqa: SIM905 (names read better as text)
 )
 
 

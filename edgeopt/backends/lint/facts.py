@@ -83,9 +83,8 @@ class Facts:
     def of(cls, graph: Graph) -> Facts:
         """Look at a graph once."""
         nodes, tensors = walk(graph.model.graph)
-        for node in nodes:
-            if node.op_type == "Constant" and node.output:
-                tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+        made = [(node.output[0], a) for node in nodes if node.op_type == "Constant" for a in node.attribute]
+        tensors |= {name: a.t for name, a in made if a.name == "value"}
         readers = defaultdict(list)
         for node in nodes:
             for name in dict.fromkeys(node.input):

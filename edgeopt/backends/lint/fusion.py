@@ -87,7 +87,8 @@ def _bias(node: onnx.NodeProto, grids: tuple[Grid, Grid], facts: Facts) -> Obsta
     off = float(np.max(np.abs(bias.ravel() / np.where(wanted == 0, 1, wanted) - 1)))
     if off > _SAME_STEP:
         return Obstacle(
-            rule="ORT007", why=f"Its int32 bias is off input's step times weight's by {100 * off:.3g} %: it runs in float."
+            rule="ORT007",
+            why=f"Its int32 bias is off input's step times weight's by {100 * off:.3g} %: it runs in float.",
         )
     return None
 
@@ -99,8 +100,13 @@ def _convolution(node: onnx.NodeProto, grids: tuple[Grid, Grid], facts: Facts, *
     return _clip(behind, facts, signed=signed) or _same_type(node, grids, behind, facts, signed=signed)
 
 
-def _product(node: onnx.NodeProto, grids: tuple[Grid, Grid], facts: Facts, *, signed: bool) -> Obstacle | None:
-    output, float_bias = node.output[0], node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] in facts.tensors
+def _product(  # noqa: PLR0911 - one return per obstacle
+    node: onnx.NodeProto, grids: tuple[Grid, Grid], facts: Facts, *, signed: bool
+) -> Obstacle | None:
+    output, float_bias = (
+        node.output[0],
+        node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] in facts.tensors,
+    )
     is_gemm = node.op_type == "Gemm"
     added = _added_bias(node, facts)
     if added is not None:  # MatMul and Add of a constant become one Gemm first
@@ -118,7 +124,9 @@ def _product(node: onnx.NodeProto, grids: tuple[Grid, Grid], facts: Facts, *, si
         if any(reader.op_type == "QuantizeLinear" for reader in facts.readers.get(output, [])):
             return Obstacle(rule="ORT003", why=f"{behind.what}: it runs in float.")
         if float_bias:
-            return Obstacle(rule="ORT011", why="Its bias is float and no Q follows: it is unpacked, multiplied in float.")
+            return Obstacle(
+                rule="ORT011", why="Its bias is float and no Q follows: it is unpacked, multiplied in float."
+            )
         if not is_gemm and _stays_signed(grids[0], facts, signed=signed):
             return Obstacle(rule="ORT002", why="Its int8 input is read in several places and stays int8.")
         return None
@@ -257,5 +265,3 @@ def _wall(node: onnx.NodeProto, facts: Facts) -> str:
 def quantized_through(name: str, facts: Facts) -> bool:
     """Whether a tensor comes out of DequantizeLinear, whatever moves its values on the way."""
     return facts.dequantizer(name, MOVES | _WALLS) is not None
-
-

@@ -143,7 +143,9 @@ def _integer_weight(node: onnx.NodeProto, grid: Grid, facts: Facts) -> Iterator[
         peaks = np.maximum(array.max(axis=others), -array.min(axis=others).astype(np.int16))
         few = int(((peaks > 0) & (peaks < _FEW_LEVELS)).sum())
         if few:
-            yield RULES["GEN007"].at(node, f"{few} of its {peaks.size} output channels use fewer than {_FEW_LEVELS} levels.")
+            yield RULES["GEN007"].at(
+                node, f"{few} of its {peaks.size} output channels use fewer than {_FEW_LEVELS} levels."
+            )
     if array.dtype == np.int8 and array.size and int(array.min()) == -128:
         yield RULES["GEN009"].at(node, f"{int((array == -128).sum())} of {array.size} elements of its weight are -128.")
 

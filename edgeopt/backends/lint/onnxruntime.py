@@ -195,7 +195,7 @@ NO_FLOAT64 = frozenset(
     Acos Acosh Asin Asinh Atan Atanh Attention AveragePool Col2Im Conv ConvTranspose Cosh Det Elu Erf
     GlobalAveragePool GlobalLpPool GlobalMaxPool HardSigmoid Hardmax InstanceNormalization LRN LeakyRelu LpPool
     MaxRoiPool MaxUnpool Mean Multinomial NonZero PRelu RNN Resize Selu Sinh Softplus Softsign Tan ThresholdedRelu Upsample
-    """.split()
+    """.split()  # noqa: SIM905 (names read better as text)
 )
 """ONNX's own operators with a float32 kernel and no float64 one on ONNX Runtime 1.32's CPU provider, and no function
 body that would stand in; a test holds the list to the runtime's own."""
@@ -205,7 +205,7 @@ BFLOAT16 = frozenset(
     IsInf IsNaN LayerNormalization Loop OneHot Optional OptionalGetElement OptionalHasElement Pad RandomNormalLike
     RandomUniformLike Reshape ReverseSequence Scan Scatter ScatterElements ScatterND SequenceAt SequenceConstruct Shape
     Shrink Sign Slice Split Squeeze TensorScatter Transpose Unique Unsqueeze
-    """.split()
+    """.split()  # noqa: SIM905 (names read better as text)
 )
 """ONNX's own operators with a bfloat16 kernel on ONNX Runtime 1.32's CPU provider; held to the runtime likewise."""
 _SAFE = 64  # 255·64·2 fits into 16 bits
@@ -266,7 +266,11 @@ def _layer(node: onnx.NodeProto, facts: Facts, target: Target | None, *, signed:
         if data and weight is not None:
             yield RULES["ORT016"].at(node)
         return
-    if node.op_type == "Conv" and data != (weight is not None) and (weight is not None or node.input[1] in facts.tensors):
+    if (
+        node.op_type == "Conv"
+        and data != (weight is not None)
+        and (weight is not None or node.input[1] in facts.tensors)
+    ):
         which = "input" if data else "weight"
         yield RULES["ORT008"].at(node, f"Only its {which} is quantized: it runs in float.")
         return
@@ -300,6 +304,8 @@ def _instruction_set(node: onnx.NodeProto, grid: Grid, facts: Facts, target: Tar
     if target.isa.arch == "x86_64":
         if {"avx512_vnni", "avx_vnni"} <= set(target.isa.excludes) and max(-low, high) > _SAFE:
             peak = max(-low, high)
-            yield RULES["ORT019"].at(node, f"Its weight reaches ±{peak}; beyond ±{_SAFE} pairs of products may saturate.")
+            yield RULES["ORT019"].at(
+                node, f"Its weight reaches ±{peak}; beyond ±{_SAFE} pairs of products may saturate."
+            )
     elif low == -128 and "asimddp" not in target.isa.requires:
         yield RULES["ORT020"].at(node, f"{int((array == -128).sum())} of {array.size} elements of its weight are -128.")

@@ -169,7 +169,7 @@ MISSING_OPS = frozenset(
     Bernoulli ConcatFromSequence DeformConv Det ImageDecoder MaxUnpool MelWeightMatrix Optional OptionalGetElement
     OptionalHasElement RegexFullMatch SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength
     SequenceMap SplitToSequence StringConcat StringNormalizer StringSplit TensorScatter TfIdfVectorizer
-    """.split()
+    """.split()  # noqa: SIM905 (names read better as text)
 )
 """ONNX's own operators, up to opset 24, that OpenVINO 2026.4.1 has no conversion for; a test holds the list to it."""
 _DOMAINS = frozenset({*ONNX_DOMAINS, "ai.onnx.ml", "com.microsoft", "org.openvinotoolkit"})
@@ -222,25 +222,24 @@ def _layer(node: onnx.NodeProto, facts: Facts) -> Iterator[Finding]:
             which = "input" if weight is None else "weight"
             yield RULES["OV014"].at(node, f"Only its {which} is quantized: it runs in float.")
         return
-    if data is None:
-        return
     other = facts.dequantizer(node.input[1], _MOVES)
-    if other is None:
+    if data is None or other is None:
         return
     left, right = facts.grid(data), facts.grid(other)
-    if left.dtype in ("int16", "uint16") or right.dtype in ("int16", "uint16"):
-        if node.op_type.startswith("Conv"):
-            yield RULES["OV011"].at(node, "Its input or weight has 16 bits: it runs in float.")
-        else:
-            yield RULES["OV016"].at(node, "Its input or weight has 16 bits.")
+    if {left.dtype, right.dtype} & {"int16", "uint16"}:
+        is_conv = node.op_type.startswith("Conv")
+        yield RULES["OV011" if is_conv else "OV016"].at(node, "Its input or weight has 16 bits.")
     elif left.per_channel:
         yield RULES["OV007"].at(node, "Its input has one scale per channel: it runs in float.")
     elif weight is None:
         if left.zero_point != _middle(left) or right.zero_point != _middle(right, either=True):
             yield RULES["OV010"].at(node, "It multiplies two activations, one of which has a zero point: float.")
-    elif right.blocked:
-        return
-    elif right.zero_point != 0 or right.dtype == "uint8":
+    elif not right.blocked:
+        yield from _weight(node, left, right)
+
+
+def _weight(node: onnx.NodeProto, left: Grid, right: Grid) -> Iterator[Finding]:
+    if right.zero_point != 0 or right.dtype == "uint8":
         yield RULES["OV006"].at(node, f"Its weight is {right.dtype} with zero point {right.zero_point}: float.")
     elif node.op_type in ("Conv", "ConvTranspose") and _other_axis(node, right):
         yield RULES["OV008"].at(node, f"Its weight has one scale per slice of axis {right.axis}: it runs in float.")

@@ -58,4 +58,6 @@ def predictions_left_out(findings: Iterable[Finding], runtime: str) -> list[Find
     """Without notes, and without what was predicted to run in float: a compile asks the runtime itself for that."""
     rules = rules_of(runtime)
     left = ("float", "slow", "portable")
-    return [f for f in findings if f.severity == "error" or (f.severity == "warning" and rules[f.rule].effect not in left)]
+    return [
+        f for f in findings if f.severity == "error" or (f.severity == "warning" and rules[f.rule].effect not in left)
+    ]

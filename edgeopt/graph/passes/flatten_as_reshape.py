@@ -17,7 +17,11 @@ class FlattenAsReshape(ir.passes.InPlacePass):
         """Rewrite every Flatten whose axis is 1."""
         modified = False
         for node in list(model.graph):
-            if node.op_type != "Flatten" or node.domain not in ("", "ai.onnx") or node.attributes.get_int("axis", 1) != 1:
+            if (
+                node.op_type != "Flatten"
+                or node.domain not in ("", "ai.onnx")
+                or node.attributes.get_int("axis", 1) != 1
+            ):
                 continue
             shape = add_initializer(model.graph, "keep_batch", np.array([0, -1], np.int64))
             made = ir.node("Reshape", [node.inputs[0], shape], num_outputs=1, name=node.name)
