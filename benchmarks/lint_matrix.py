@@ -127,7 +127,7 @@ def resnet50() -> onnx.ModelProto:
     return net.model("fc")
 
 
-def _conv(net: Net, source: str, name: str, cin: int, cout: int, kernel: int, stride: int, *, relu: bool = True) -> str:
+def _conv(net, source, name, cin, cout, kernel, stride, *, relu=True):  # noqa: PLR0917, ANN001, ANN202 - one line per layer
     made = net.conv(source, name, cin=cin, cout=cout, kernel=kernel, bias="int32", step=0.05, strides=[stride] * 2)
     grid = U0 if relu else U128
     return net.q(net.op("Relu", [made], f"{name}_relu") if relu else made, f"{name}_out", **(SYM | grid))

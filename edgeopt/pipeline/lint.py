@@ -19,6 +19,8 @@ from edgeopt.version import __version__
 
 __all__ = ["find_runtimes", "lint_graph", "lint_model", "list_rules"]
 
+_MAY_SATURATE = "ORT019"
+
 
 def lint_model(model: Path, *, target: str | Path, runtime: str | None = None) -> LintResult:
     """Put the rules of a target's runtimes to an ONNX file, or to the graph of a bundle. Nothing is compiled or run.
@@ -64,7 +66,7 @@ def lint_graph(graph: Graph, target: Target, rules: RuntimeRules, *, as_compiled
             written = apply_dialect(rules.dialect, graph.path, Path(folder) / MODEL)
             return lint_graph(read_graph(written.path), target, rules)
     known = rules_of(rules.name)
-    return [
+    rows = [
         LintRow(
             runtime=rules.name,
             rule=found.rule,
@@ -77,6 +79,23 @@ def lint_graph(graph: Graph, target: Target, rules: RuntimeRules, *, as_compiled
         )
         for found in lint(graph, rules, target)
     ]
+    return _proven(graph, rows) if any(row.rule == _MAY_SATURATE for row in rows) else rows
+
+
+def _proven(graph: Graph, rows: list[LintRow]) -> list[LintRow]:
+    """What may saturate by the size of its weights, held to the proof: layers proven safe go, others get their channels."""
+    from edgeopt.graph.saturation import prove
+
+    layers = {layer.node: layer for layer in prove(graph.path).layers}
+    kept = []
+    for row in rows:
+        layer = layers.get(row.node or "") if row.rule == _MAY_SATURATE else None
+        if layer is None:
+            kept.append(row)
+        elif not layer.is_safe:
+            more = f"{len(layer.witnesses)} of its {layer.channels} channels can: a pair reaches {layer.largest}."
+            kept.append(row.model_copy(update={"message": f"{row.message} {more}"}))
+    return kept
 
 
 def list_rules(target: str | Path | None = None, runtime: str | None = None) -> list[RuleRow]:

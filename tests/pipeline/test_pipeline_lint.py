@@ -67,9 +67,7 @@ class TestWhatIsLinted:
         bundle = tmp_path / "bundle"
         bundle.mkdir()
         (bundle / "model.onnx").write_bytes(graph("residual_symmetric_skip").read_bytes())
-        monkeypatch.setattr(
-            "edgeopt.pipeline.lint.load_bundle", lambda path: type("Bundle", (), {"directory": path})()
-        )
+        monkeypatch.setattr("edgeopt.pipeline.lint.load_bundle", lambda path: type("Bundle", (), {"directory": path})())
         assert "ORT004" in rules(lint_model(bundle / "model.onnx", target="x86"))
         compiled = lint_model(bundle, target="x86")
         assert "ORT004" not in rules(compiled)
@@ -79,7 +77,11 @@ class TestWhatIsLinted:
         ("arguments", "error", "message"),
         [
             ({"target": "jetsn"}, TargetError, r"no target.*'jetsn'.*nearest first: jetson"),
-            ({"target": "jetson", "runtime": "openvino"}, TargetError, r"not have this runtime.*It has tensorrt.*local"),
+            (
+                {"target": "jetson", "runtime": "openvino"},
+                TargetError,
+                r"not have this runtime.*It has tensorrt.*local",
+            ),
         ],
     )
     def test_a_target_or_runtime_that_is_not_there_gets_the_nearest(self, arguments, error, message, graph):
@@ -97,6 +99,19 @@ class TestWhatIsLinted:
             lint_model(tmp_path / "none.onnx", target="jetson")
         with pytest.raises(BundleError, match=r"folder without manifest\.json"):
             lint_model(tmp_path, target="jetson")
+
+
+def test_what_may_saturate_is_held_to_the_proof(graph, tmp_path):
+    (row,) = lint_model(graph("conv_uint8_wide_weights"), target="x86-avx2").findings
+    assert row.rule == "ORT019"
+    assert "of its 8 channels can: a pair reaches" in row.message
+    model = CASES["conv_uint8"]()
+    (stored,) = [tensor for tensor in model.graph.initializer if tensor.name == "conv_w_int"]
+    weight = np.zeros((8, 8, 3, 3), "int8")
+    weight[:, 0, 0, 0] = 100  # beyond 64, and alone: no pair of products reaches 16 bits
+    stored.CopyFrom(onnx.numpy_helper.from_array(weight, "conv_w_int"))
+    onnx.save(model, tmp_path / "safe.onnx")
+    assert lint_model(tmp_path / "safe.onnx", target="x86-avx2").findings == ()
 
 
 class TestTheCommand:
@@ -233,7 +248,7 @@ class TestFix:
         with pytest.raises(DataError, match="does not fit"):
             fix_model(path, tmp_path / "f.onnx", target="x86", inputs=tmp_path / "small.npz")
         (tmp_path / "words.npz").write_text("words")
-        with pytest.raises(DataError, match="not a readable .npz"):
+        with pytest.raises(DataError, match=r"not a readable \.npz"):
             fix_model(path, tmp_path / "f.onnx", target="x86", inputs=tmp_path / "words.npz")
 
     def test_places_that_cannot_be_written_are_refused_before_any_work(self, graph, tmp_path):

@@ -171,10 +171,10 @@ RULES: Mapping[str, Rule] = by_id(
     ),
     Rule(
         id="ORT019",
-        effect="wrong",
+        effect="portable",
         title="8-bit weights on x86 without VNNI: pairs of products may saturate",
         why="uint8 times int8 is added in pairs of 16 bits, which saturate.",
-        fix="Use 7-bit weights (the target's weight_bits) where a channel can overflow.",
+        fix="Compile with edgeopt, which proves each channel safe or gives it a wider step; or use 7-bit weights.",
         source=f"Intel 64 and IA-32 Architectures Software Developer's Manual, PMADDUBSW; {_QUANTIZE}, When to use "
         "reduce-range; experiment: an emulated Haswell, 6 of 30 cases wrong",
         level="warning",
