@@ -36,16 +36,21 @@ class Finding:
     """Something the runtime will do with the graph that the user should know before compiling.
 
     Attributes:
-        severity: ``error``: it will not compile or would compute something else; ``warning``: slower than hoped.
+        severity: ``error``: it will not compile or would compute something else; ``warning``: slower than hoped;
+            ``note``: no trouble here, but elsewhere.
         rule: A stable id, e.g. ``TRT001``.
-        node: The node concerned.
-        message: Why, and what to do.
+        node: The node (or input, or tensor) concerned.
+        message: What happens there, and why.
+        fix: What to do.
+        source: The document's title and section, or the experiment that showed it.
     """
 
     severity: str
     rule: str
     node: str | None
     message: str
+    fix: str = ""
+    source: str = ""
 
 
 class Backend(Protocol):

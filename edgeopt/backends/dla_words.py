@@ -14,8 +14,7 @@ def dla_findings(plan: DlaPlan | None) -> list[Finding]:
     if plan is None:
         return []
     found = [
-        Finding(severity="warning", rule=one.rule, node=one.node, message=f"{one.cause} {one.fix}".strip())
-        for one in plan.on_gpu
+        Finding(severity="warning", rule=one.rule, node=one.node, message=one.cause, fix=one.fix) for one in plan.on_gpu
     ]
     if plan.too_many_parts:
         message = f"The graph falls into {plan.parts} parts for the DLA, and a core holds 16 at once."

@@ -137,8 +137,10 @@ def _quantized(model: onnx.ModelProto) -> Iterator[str]:
     makers = {name: node for node in model.graph.node for name in node.output}
 
     def from_int8(name: str) -> bool:
-        maker = makers.get(name)
-        while maker is not None and maker.op_type in _PASS_THROUGH:
+        maker, seen = makers.get(name), set[int]()
+        # A hostile graph may hold a cycle.
+        while maker is not None and maker.op_type in _PASS_THROUGH and id(maker) not in seen:
+            seen.add(id(maker))
             maker = makers.get(maker.input[0])
         return maker is not None and maker.op_type == "DequantizeLinear"
 

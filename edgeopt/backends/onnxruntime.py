@@ -12,6 +12,7 @@ from edgeopt.agent.runners import onnxruntime as runner
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.ort import ort_coverage
 from edgeopt.backends.graphs import Graph, copy_graph, read_graph
+from edgeopt.backends.lint import lint, predictions_left_out
 from edgeopt.backends.support import (
     HostRunner,
     check_options,
@@ -25,7 +26,7 @@ from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
 from edgeopt.targets.schema import RuntimeRules, Target
 
-__all__ = ["OPTIONS", "OnnxRuntimeBackend", "check_opset", "runner_options", "session_config"]
+__all__ = ["OPTIONS", "OnnxRuntimeBackend", "runner_options", "session_config"]
 
 HOW_TO_GET = "pip install 'edgeopt[onnxruntime]'"
 OPTIONS: Mapping[str, type | tuple[type, ...]] = {
@@ -59,9 +60,9 @@ class OnnxRuntimeBackend:
         )
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
-        """Whether the options are known and the opset is one that the target's runtime reads."""
+        """Whether the options are known, and what the rules find that no compile shows by itself."""
         runner_options(rules)
-        return check_opset(read_graph(graph), rules, "ORT001")
+        return predictions_left_out(lint(read_graph(graph), rules, target), self.name)
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Copy the graph, and open it once to see that ONNX Runtime takes it and what it leaves in float."""
@@ -127,14 +128,6 @@ def session_config(rules: RuntimeRules) -> dict[str, str]:
                 raise BackendError(f"The session option {key!r} must be a text, a bool or an int.", got=repr(value))
             entries[key] = str(int(value) if isinstance(value, bool) else value)
     return entries
-
-
-def check_opset(graph: Graph, rules: RuntimeRules, rule: str) -> list[Finding]:
-    """An error where the graph's opset is newer than the target's runtime reads."""
-    if graph.opset <= rules.opset_max:
-        return []
-    message = f"The graph has opset {graph.opset}; {rules.name} {rules.versions} reads up to {rules.opset_max}."
-    return [Finding(severity="error", rule=rule, node=None, message=message)]
 
 
 def _packed(graph: Graph) -> list[str]:

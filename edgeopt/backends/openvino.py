@@ -14,7 +14,7 @@ from edgeopt.agent.runners import openvino as runner
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.ov import openvino_coverage
 from edgeopt.backends.graphs import Graph, read_graph
-from edgeopt.backends.onnxruntime import check_opset
+from edgeopt.backends.lint import lint, predictions_left_out
 from edgeopt.backends.support import (
     HostRunner,
     check_options,
@@ -68,15 +68,9 @@ class OpenVinoBackend:
         )
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
-        """Whether the options are known, the opset is readable, and only the batch varies."""
+        """Whether the options are known, and what the rules find that no compile shows by itself."""
         _options(rules)
-        read = read_graph(graph)
-        findings = check_opset(read, rules, "OV001")
-        try:
-            read.require_batch_only("OpenVINO")
-        except BackendError as error:
-            findings.append(Finding(severity="error", rule="OV002", node=None, message=str(error)))
-        return findings
+        return predictions_left_out(lint(read_graph(graph), rules, target), self.name)
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Read the ONNX graph, fix its batch, save the IR, and compile it once to see what stays in float."""

@@ -16,7 +16,8 @@ from edgeopt.agent.runners.contract import first_useful_line
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.ort import ort_file_coverage
 from edgeopt.backends.graphs import copy_graph, read_graph
-from edgeopt.backends.onnxruntime import HOW_TO_GET, check_opset, session_config
+from edgeopt.backends.lint import lint
+from edgeopt.backends.onnxruntime import HOW_TO_GET, session_config
 from edgeopt.backends.support import HostRunner, check_options, coverage_events, installed_version, require_installed
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
@@ -59,9 +60,12 @@ class OrtMobileBackend:
         )
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
-        """Whether the options are known and the opset is one that the target's runtime reads."""
+        """Whether the options are known, and what the rules find.
+
+        Nothing else tells what runs in float: the converter does not, and no phone is here to ask.
+        """
         _options(rules)
-        return check_opset(read_graph(graph), rules, "ORTM001")
+        return [finding for finding in lint(read_graph(graph), rules, target) if finding.severity != "note"]
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Convert in a process of its own, and keep the ``.ort`` file and the operator list."""

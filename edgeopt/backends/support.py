@@ -94,7 +94,7 @@ def refuse(runtime: str, findings: Iterable[Finding]) -> None:
         for rule, found in broken.items():
             place = f" at {found[0].node}" if found[0].node else ""
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            texts.append(f"{rule}{place}{more}: {found[0].message}")
+            texts.append(f"{rule}{place}{more}: {found[0].message} {found[0].fix}".rstrip())
         raise BackendError(f"The runtime {runtime} cannot take this graph.", got=" ".join(texts).rstrip("."))
 
 

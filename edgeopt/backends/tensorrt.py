@@ -13,6 +13,7 @@ from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.trt import tensorrt_coverage
 from edgeopt.backends.dla_words import dla_events, dla_findings
 from edgeopt.backends.graphs import Graph, read_graph
+from edgeopt.backends.lint import lint
 from edgeopt.backends.support import HostRunner, coverage_events, refuse
 from edgeopt.backends.tensorrt_build import (
     MULTIPLIERS,
@@ -23,7 +24,6 @@ from edgeopt.backends.tensorrt_build import (
     tensorrt_version,
 )
 from edgeopt.backends.tensorrt_folder import OPTIONS, PLAN, build_flags, dla_plan, settings_of, write_folder
-from edgeopt.backends.tensorrt_lint import lint
 from edgeopt.core.coverage import Coverage
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
@@ -66,7 +66,7 @@ class TensorRTBackend:
         """What the lint finds, and what TensorRT-RTX's own parser says where it is installed."""
         read = read_graph(graph)
         settings = settings_of(read, target, rules, _batch(rules))
-        findings = [*lint(read, rules), *dla_findings(dla_plan(read, settings))]
+        findings = [*_lint(read, target, rules), *dla_findings(dla_plan(read, settings))]
         if rtx_version() is not None and not any(f.severity == "error" for f in findings):
             report = run_build("--onnx", str(graph), "--module", "tensorrt_rtx", "--parse-only")
             if report.error is not None:
@@ -79,10 +79,13 @@ class TensorRTBackend:
         read = read_graph(graph)
         settings = settings_of(read, target, rules, batch)
         plan = dla_plan(read, settings)
-        findings = lint(read, rules)
+        findings = _lint(read, target, rules)
         refuse("TensorRT", findings)
         events = (
-            *(Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message}") for f in findings),
+            *(
+                Event(kind="warning", stage="compile", node=f.node, message=f"{f.rule}: {f.message} {f.fix}".rstrip())
+                for f in findings
+            ),
             *dla_events(plan, settings["dla"], asked="dla" in rules.options),
         )
         model = write_folder(read, settings, directory)
@@ -123,6 +126,10 @@ class _Built:
     version: str = ""
     events: tuple[Event, ...] = ()
     coverage: Coverage | None = None
+
+
+def _lint(graph: Graph, target: Target, rules: RuntimeRules) -> list[Finding]:
+    return [finding for finding in lint(graph, rules, target) if finding.severity != "note"]
 
 
 def _batch(rules: RuntimeRules) -> int:

@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": ("edgeopt.cli.bench:bench", "Measure a bundle's latency, throughput and memory again."),
     "eval": ("edgeopt.cli.bench:eval_", "Measure a bundle's accuracy again, on data of yours."),
     "plan-test": ("edgeopt.cli.plan_test:plan_test", "Say how many samples a gate on the accuracy drop needs."),
+    "lint": ("edgeopt.cli.lint:lint", "Say what a target's runtimes will refuse, misread or run in float."),
     "gate": ("edgeopt.cli.gate:gate", "Judge a bundle by limits, alone or against a baseline; made for CI."),
     "baseline": ("edgeopt.cli.baseline:baseline", "Keep a bundle's figures as a baseline; show and promote baselines."),
     "diff": ("edgeopt.cli.diff:diff", "Show what changed between two bundles."),

@@ -124,7 +124,7 @@ def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) 
     dialect = planned.dialect
     written = apply_dialect(dialect, graph.path, folder / "dialect" / "model.onnx")
     findings = backend.check(written.path, plan.target, rules)
-    fatal = [f"{f.rule} {f.node or ''}: {f.message}" for f in findings if f.severity == "error"]
+    fatal = [f"{f.rule} {f.node or ''}: {f.message} {f.fix}".rstrip() for f in findings if f.severity == "error"]
     if fatal:
         raise BackendError(
             f"{rules.name} would not run this graph as written.",
@@ -134,7 +134,9 @@ def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) 
     engine = backend.compile(written.path, plan.target, rules, folder / "engine", plan.recipe.export.batch)
     engine = replace(engine, coverage=with_macs(engine.coverage, written.path, graph.path))
     warnings = [
-        Event(kind="warning", stage=f"check {planned.id}", message=f"{f.rule}: {f.message}", node=f.node)
+        Event(
+            kind="warning", stage=f"check {planned.id}", message=f"{f.rule}: {f.message} {f.fix}".rstrip(), node=f.node
+        )
         for f in findings
     ]
     sparsity = sparsity_events(written.path, plan.target, rules, stage=f"compile {planned.id}")

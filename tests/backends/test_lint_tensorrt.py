@@ -9,15 +9,23 @@ from backend_nets import conv_net, make_rules, make_target, quantized_net, two_i
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.backends.graphs import read_graph
+from edgeopt.backends.lint import lint as lint_all
+from edgeopt.backends.lint.tensorrt import RULES
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.tensorrt_build import rtx_version, run_build
-from edgeopt.backends.tensorrt_lint import RULES, lint
 from edgeopt.core.errors import BackendError
 
 needs_rtx = pytest.mark.skipif(
     rtx_version() is None, reason="tensorrt-rtx is not installed: pip install 'edgeopt[tensorrt-rtx]'"
 )
 TENSORRT = make_rules("tensorrt")
+# The rules that this file had a graph for before the corpus; the others' graphs are in lint_corpus.py.
+FIRST = [f"TRT{number:03}" for number in range(1, 15)]
+
+
+def lint(graph, rules):
+    """Without notes, which no compile shows."""
+    return [finding for finding in lint_all(graph, rules) if finding.severity != "note"]
 
 
 def quantized(name, source, *, dtype="int8", zero=0, scale=0.02, axis=None):
@@ -127,7 +135,8 @@ FLOAT_ONLY = {"TRT005", "TRT006", "TRT007", "TRT013"}
 
 
 def test_every_rule_has_a_case():
-    assert set(CASES) == set(RULES)
+    assert list(CASES) == FIRST
+    assert set(FIRST) < set(RULES)
 
 
 @pytest.mark.parametrize("rule", CASES)
