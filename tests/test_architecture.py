@@ -29,6 +29,7 @@ LEVELS = {
     "devices": 3,
     "measure": 3,
     "report": 4,
+    "samples": 4,
     "gate": 4,
     "pipeline": 5,
     "cli": 6,
@@ -40,7 +41,7 @@ ALLOWED = {
 }
 # Programs that travel to a device as they are; nothing imports them.
 SCRIPTS = ("backends/on_device/",)
-RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+RUNTIMES = ("onnxruntime", "onnxruntime_qnn", "openvino", "tensorrt", "tensorrt_rtx")
 # Package → where it may be imported (prefixes of paths below edgeopt/).
 HOMES = {
     "torch": ("model/", "compress/", "graph/export", "data/"),

@@ -24,6 +24,7 @@ __all__ = ["main"]
 RUNTIMES = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
     "openvino": ("openvino",),
+    "qnn": ("onnxruntime-qnn",),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt_rtx"),
 }

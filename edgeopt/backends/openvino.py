@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coverage.ov import openvino_coverage
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.lint import lint, predictions_left_out
+from edgeopt.backends.openvino_artifacts import BLOB, BUILD_COMMAND, artifact_events, export_blob, write_builder
+from edgeopt.backends.openvino_options import OPTIONS, read_options
 from edgeopt.backends.support import (
     HostRunner,
-    check_options,
     coverage_events,
     installed_version,
     packed_events,
@@ -32,26 +33,15 @@ from edgeopt.targets.schema import RuntimeRules, Target
 __all__ = ["OPTIONS", "OpenVinoBackend"]
 
 HOW_TO_GET = "pip install 'edgeopt[openvino]'"
-OPTIONS: Mapping[str, type | tuple[type, ...]] = {
-    "device": str,
-    "ENABLE_CPU_PINNING": bool,
-    "ENABLE_HYPER_THREADING": bool,
-    "SCHEDULING_CORE_TYPE": str,
-    "MODEL_DISTRIBUTION_POLICY": list,
-    "CPU_DENORMALS_OPTIMIZATION": bool,
-    "PERFORMANCE_HINT": str,
-    "NUM_STREAMS": int,
-    "INFERENCE_PRECISION_HINT": str,
-}
-"""``device``, and OpenVINO's properties by their own names. Those that would lower the precision are not among them."""
-# A target may state these, but not change them: another value would change numerics or what is measured.
-_FIXED: Mapping[str, object] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 _MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 _PACKED = frozenset({"i4", "u4", "i8", "u8"})
 
 
 class OpenVinoBackend:
     """The ``openvino`` backend. An engine is ``model.xml`` + ``model.bin``, always at a static shape.
+
+    With the option ``blob`` it is ``model.blob`` beside them. For a GPU or an NPU that is not here it is the IR and a
+    script that compiles it on the device.
 
     OpenVINO's int8 with a dynamic batch is silently wrong where a constant is expanded to the batch, so the shape is
     fixed before anything else sees the graph. Telemetry stays off: see ``import_openvino``.
@@ -69,15 +59,16 @@ class OpenVinoBackend:
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
         """Whether the options are known, and what the rules find that no compile shows by itself."""
-        _options(rules)
+        read_options(rules)
         return predictions_left_out(lint(read_graph(graph), rules, target), self.name)
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Read the ONNX graph, fix its batch, save the IR, and compile it once to see what stays in float."""
         version = require_installed(self.name, self.available().version, HOW_TO_GET)
         where = f"OpenVINO {version} on this machine"
-        options = _options(rules)
+        wanted = read_options(rules)
         read = read_graph(graph)
+        options = wanted.for_graph(read)
         read.require_batch_only("OpenVINO")
         ov = runner.import_openvino()
         try:
@@ -93,11 +84,34 @@ class OpenVinoBackend:
             _name_nodes(model, read)
             inputs = _specs(model.inputs, read.inputs)
             outputs = _specs(model.outputs, read.outputs)
-            # compress_to_fp16 is on by default and would change numerics.
-            ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
+            # compress_to_fp16 is on by default and changes numerics: it is asked for or not done.
+            ov.save_model(model, directory / "model.xml", compress_to_fp16=wanted.compress)
+            if wanted.compress:
+                model = core.read_model(directory / "model.xml")
+            options |= {
+                "inputs": [spec.name for spec in inputs],
+                "outputs": [spec.name for spec in outputs],
+                "dynamic_batch": list(dynamic),
+            }
+            if wanted.device.partition(".")[0] not in {name.partition(".")[0] for name in core.available_devices}:
+                write_builder(directory, options)
+                return Engine(
+                    runtime=self.name,
+                    runtime_version=version,
+                    directory=directory,
+                    entry=BLOB,
+                    status="not_built",
+                    inputs=inputs,
+                    outputs=outputs,
+                    options=options,
+                    next_command=BUILD_COMMAND,
+                    events=artifact_events(wanted, here=False),
+                )
             compiled = core.compile_model(model, options["device"], runner.compile_properties(options, 1))
             coverage = openvino_coverage(compiled, read, version)
             unpacked = list(_nodes_not_in(compiled, read, read.packed, _PACKED))
+            if wanted.blob:
+                export_blob(compiled, directory)
         except BackendError:
             raise
         except Exception as error:
@@ -106,17 +120,13 @@ class OpenVinoBackend:
             runtime=self.name,
             runtime_version=version,
             directory=directory,
-            entry="model.xml",
+            entry=BLOB if wanted.blob else "model.xml",
             status="built",
             inputs=inputs,
             outputs=outputs,
-            options=options
-            | {
-                "inputs": [spec.name for spec in inputs],
-                "outputs": [spec.name for spec in outputs],
-                "dynamic_batch": list(dynamic),
-            },
-            events=coverage_events("compile", read.quantized, coverage, where)
+            options=options,
+            events=artifact_events(wanted, here=True)
+            + coverage_events("compile", read.quantized, coverage, where)
             + packed_events("compile", read.packed, unpacked, where),
             coverage=coverage,
         )
@@ -124,19 +134,6 @@ class OpenVinoBackend:
     def load(self, engine: Engine, threads: int | None) -> Runner:
         """Open an engine in this process."""
         return HostRunner.open(runner.open_runner, engine.path, engine.options, threads)
-
-
-def _options(rules: RuntimeRules) -> dict[str, Any]:
-    given = check_options(rules, OPTIONS)
-    for key, value in _FIXED.items():
-        if given.get(key, value) != value:
-            raise BackendError(
-                f"edgeopt compiles OpenVINO engines with {key} = {value!r}.",
-                got=repr(given[key]),
-                fix="Precision is the recipe's business: leave this option out of the target.",
-            )
-    properties = {key: value for key, value in sorted(given.items()) if key != "device"}
-    return {"device": given.get("device", "CPU"), "properties": properties}
 
 
 def _name_nodes(model: Any, graph: Graph) -> None:

@@ -22,6 +22,7 @@ BACKENDS: Registry[Backend] = BackendRegistry(
         "onnxruntime": "edgeopt.backends.onnxruntime:OnnxRuntimeBackend",
         "openvino": "edgeopt.backends.openvino:OpenVinoBackend",
         "ort-mobile": "edgeopt.backends.ort_mobile:OrtMobileBackend",
+        "qnn": "edgeopt.backends.qnn:QnnBackend",
         "tensorrt": "edgeopt.backends.tensorrt:TensorRTBackend",
     },
     "edgeopt.backends",

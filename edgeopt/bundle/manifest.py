@@ -106,6 +106,7 @@ class InputRecord(_Frozen):
     Attributes:
         layout: ``NCHW``, ``NC``, … or None where unknown.
         value_range: Smallest and largest value of the calibration data, after preprocessing.
+        scale: What was multiplied by first, e.g. ``1/255``.
         mean: What was subtracted per channel; ``std``: what it was divided by. None where the data came ready.
     """
 
@@ -114,6 +115,7 @@ class InputRecord(_Frozen):
     shape: tuple[Dim, ...]
     layout: str | None = None
     value_range: tuple[float, float] | None = None
+    scale: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preprocessing: str | None = None

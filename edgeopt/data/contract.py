@@ -93,11 +93,13 @@ class InputContract:
     Attributes:
         layout: ``NCHW``, ``NC``, … or None where unknown.
         value_range: Smallest and largest value seen in the calibration data, after preprocessing.
+        scale: What was multiplied by first, as the manifest writes it, e.g. ``1/255``.
         mean: What was subtracted per channel, and ``std`` what it was divided by; None where the data came ready.
     """
 
     layout: str | None = None
     value_range: tuple[float, float] | None = None
+    scale: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preprocessing: str | None = None

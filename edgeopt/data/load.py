@@ -333,6 +333,7 @@ def _contracts(
         spec.name: InputContract(
             layout=how.layout if position == 0 and how.layout else ("NC" if len(spec.shape) == 2 else None),
             value_range=(float(lows[position]), float(highs[position])),
+            scale=None if how.scale is None else str(how.scale),
             mean=how.mean,
             std=how.std,
             preprocessing=how.sentence(),

@@ -22,7 +22,13 @@ from edgeopt.targets.schema import Precision, RuntimeRules
 __all__ = ["Built", "Witness", "build_engine", "build_witness"]
 
 # The runtime whose outputs an engine's are compared with: another implementation of the same graph.
-_WITNESSES = {"onnxruntime": "openvino", "ort-mobile": "openvino", "openvino": "onnxruntime", "tensorrt": "onnxruntime"}
+_WITNESSES = {
+    "onnxruntime": "openvino",
+    "ort-mobile": "openvino",
+    "openvino": "onnxruntime",
+    "qnn": "onnxruntime",
+    "tensorrt": "onnxruntime",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

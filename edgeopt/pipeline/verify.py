@@ -11,26 +11,14 @@ import numpy as np
 from edgeopt.bundle.contract import InputChecker
 from edgeopt.bundle.layout import ENGINE, REFERENCE_INPUTS, REFERENCE_OUTPUTS, read_reference
 from edgeopt.bundle.load import Bundle, Problem, load_bundle, verify_files
+from edgeopt.bundle.tolerance import TOLERANCES
 from edgeopt.core.engine import Arrays
 from edgeopt.core.errors import BackendError, BundleError
 from edgeopt.devices.base import Device
 from edgeopt.pipeline.on_device import demand_runtime, run_there
 from edgeopt.pipeline.serve import open_engine, run_in_batches
 
-__all__ = ["TOLERANCES", "OutputRow", "VerifyResult", "verify_bundle"]
-
-# How far the engine may be from what it gave where it was compiled, as a share of each output's range. Float kernels of
-# another CPU add in another order. An int8 step that rounds the other way inside the net moves the outputs by steps of
-# their own size: 4 steps of 1/255 of the range. A wrong kernel is much further off (saturating int8 pair sums: 11 %).
-TOLERANCES: dict[str, tuple[float, str]] = {
-    "fp32": (1e-4, "1e-4 of each output's range"),
-    "fp16": (5e-3, "5e-3 of each output's range"),
-    "int8": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
-    "int8-fp16": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
-    "w4a8": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
-    "w8": (1e-4, "1e-4 of each output's range"),
-    "w4": (1e-4, "1e-4 of each output's range"),
-}
+__all__ = ["OutputRow", "VerifyResult", "verify_bundle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,12 +18,14 @@ from archspec.cpu import host as closest_known
 from archspec.cpu.detect import CpuidInfoCollector, detected_info
 from archspec.cpu.schema import CPUID_JSON
 
+from edgeopt.targets.accelerators import Accelerator, find_accelerators
 from edgeopt.targets.schema import Target
 
 __all__ = ["Host", "detect_host", "stands_for"]
 
 _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 _MODEL = Path("/proc/device-tree/model")
+_ACCELERATORS: dict[Accelerator, str] = {"intel-gpu": "Intel GPU", "intel-npu": "Intel NPU"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Host:
         model: The board as firmware names it (``Raspberry Pi 5 Model B Rev 1.0``); empty where there is no such name.
         system: ``linux``, ``android``, ``darwin``, ``windows``.
         compute_capabilities: SM numbers of the NVIDIA GPUs whose driver answers.
+        accelerators: Others that the kernel has a driver for.
     """
 
     cpu: str
@@ -49,6 +52,7 @@ class Host:
     model: str = ""
     system: str = "linux"
     compute_capabilities: tuple[int, ...] = ()
+    accelerators: frozenset[Accelerator] = frozenset()
 
 
 @functools.cache
@@ -66,6 +70,7 @@ def detect_host() -> Host:
         model=_board(),
         system="android" if hasattr(sys, "getandroidapilevel") else platform.system().lower(),
         compute_capabilities=_gpus(),
+        accelerators=find_accelerators(),
     )
 
 
@@ -95,6 +100,8 @@ def _differences(target: Target, host: Host, *, numerics: bool) -> Iterator[str]
     if gpu and not target.identify and gpu not in host.compute_capabilities:
         seen = ", ".join(map(str, host.compute_capabilities)) or "none"
         yield f"needs an NVIDIA GPU of compute capability {gpu}; found here: {seen}"
+    if target.accelerator and target.accelerator not in host.accelerators:
+        yield f"is an {_ACCELERATORS[target.accelerator]}; this machine has none that its kernel has a driver for"
     if missing := [f for f in isa.requires if f not in host.features]:
         yield f"has {', '.join(missing)}; this CPU ({host.cpu}) has not"
     if isa.requires_any and not host.features.intersection(isa.requires_any):

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgeopt.targets.accelerators import Accelerator
+
 __all__ = [
     "Isa",
     "Peaks",
@@ -165,6 +167,7 @@ class Target(_Frozen):
         detected: True for ``local``: what depends on the CPU is filled in from the machine at hand.
         identify: For one device rather than a class: texts of which one must be in the machine's own name of its
             model (``/proc/device-tree/model``) for it to be that device.
+        accelerator: What its runtimes compute on where that is not the CPU or an NVIDIA GPU.
         system: The operating system that it runs; null where any will do.
     """
 
@@ -188,7 +191,8 @@ class Target(_Frozen):
     peaks: Peaks | None = None
     detected: bool = False
     identify: tuple[str, ...] = ()
-    system: Literal["linux", "android"] | None = None
+    accelerator: Accelerator | None = None
+    system: Literal["linux", "android", "ios"] | None = None
     notes: tuple[str, ...] = ()
     sources: tuple[Source, ...] = Field(min_length=1)
 
@@ -213,7 +217,19 @@ class Target(_Frozen):
                 )
         if ("@" in self.name) != (self.release is not None):
             raise ValueError("a name has an @ exactly where a release is given: NAME@RELEASE")
+            _refuse_slow_arm(self.isa, runtime)
         names = [runtime.name for runtime in self.runtimes]
         if len(set(names)) < len(names):
             raise ValueError(f"a runtime comes twice: {', '.join(names)}")
         return self
+
+
+def _refuse_slow_arm(isa: Isa, runtime: RuntimeRules) -> None:
+    """OpenVINO opens no int8 graph on Armv8.0: said when the target is read, before any work."""
+    ints = [p for p in runtime.precisions if p in ("int8", "int8-fp16", "w4a8")]
+    if runtime.name == "openvino" and isa.arch == "aarch64" and ints and "asimddp" not in isa.requires:
+        raise ValueError(
+            f"openvino runs no {' or '.join(ints)} on Armv8.0, which isa allows (Cortex-A53, Cortex-A72: it raises); add "
+            "asimddp to isa.requires as a raspberry-pi-5 has it, leave that precision out, or use onnxruntime, as "
+            "raspberry-pi-4 does"
+        )

@@ -56,6 +56,8 @@ def runnable(backend, compiled, tmp_path):
     made, root = compiled
 
     def run(net, *, batch=1) -> Engine:
+        if backend.name == "qnn" and any(node.op_type == "Gather" for node in net.graph.node):
+            pytest.skip("QNN's compiler runs out of memory on this net's Gather of a one-dimensional input")
         if backend.name == "tensorrt":
             pytest.skip("a TensorRT engine runs on the NVIDIA GPU that it was built for; there is none here")
         graph = onnx.helper.printable_graph(net.graph) + str(net.graph.input)
@@ -73,6 +75,12 @@ def runnable(backend, compiled, tmp_path):
     return run
 
 
+def net_for(backend, net, batch):
+    """Signed activations are QNN003: its own dialect writes them as uint8."""
+    unsigned = backend.name == "qnn" and net is quantized_net
+    return net(batch, dtype="uint8") if unsigned else net(batch)
+
+
 def samples(net, count, seed=5):
     rng = np.random.default_rng(seed)
     made = {}
@@ -87,7 +95,7 @@ def samples(net, count, seed=5):
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("batch", ["batch", 1, 4])
 def test_outputs_equal_the_reference_evaluator(backend, runnable, net, batch):
-    model = NETS[net](batch)
+    model = net_for(backend, NETS[net], batch)
     count = batch if isinstance(batch, int) else 3
     engine = runnable(model, batch=count)
     inputs = samples(model, count)
@@ -112,6 +120,8 @@ def test_the_engine_states_the_inputs_and_outputs_that_the_runner_has(backend, r
 
 
 def test_a_dynamic_batch_runs_at_another_size_after_resize(backend, runnable):
+    if backend.name == "qnn":
+        pytest.skip("a context binary has one batch")
     model = quantized_net("batch")
     engine = runnable(model, batch=1)
     with backend.load(engine, 1) as runner:
@@ -194,6 +204,8 @@ def test_a_missing_engine_is_refused(backend, runnable):
 
 
 def test_two_compiles_give_the_same_bytes(backend, compile_net):
+    if backend.name == "qnn":
+        pytest.skip("QNN names its pieces anew in each run, in the graph and in the binary")
     one = compile_net(quantized_net(), folder="one")
     two = compile_net(quantized_net(), folder="another-name")
     files = sorted(p.relative_to(one.directory) for p in one.directory.rglob("*"))
@@ -205,7 +217,8 @@ def test_two_compiles_give_the_same_bytes(backend, compile_net):
 FILES = {
     "onnxruntime": {"model.onnx"},
     "openvino": {"model.xml", "model.bin"},
-    "ort-mobile": {"model.ort", "required_operators.config"},
+    "ort-mobile": {"model.ort", "required_operators.config", "mobile_usability.txt"},
+    "qnn": {"model.onnx", "model_qnn.bin"},
     "tensorrt": {"model.onnx", "build.json", "trtexec.sh", *(file.name for file in FOLDER_FILES)},
 }
 
@@ -229,6 +242,8 @@ def test_a_quantized_net_reports_what_runs_in_int8(backend, compile_net):
     notes = [event.message for event in engine.events if event.kind == "note"]
     if backend.name == "ort-mobile":
         assert any("replays" in note for note in notes)
+    elif backend.name == "qnn":
+        assert any("nodes are in 1 context binary" in note for note in notes)
     elif backend.name == "tensorrt" and backend.available().version is None:
         assert any("edgeopt's rules only" in note for note in notes)
     else:

@@ -1,14 +1,10 @@
-"""ONNX Runtime, desktop and mobile: options, fall-backs, external weights."""
+"""ONNX Runtime: options, fall-backs, external weights."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
 import sys
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,7 +15,6 @@ from onnx.reference import ReferenceEvaluator
 from edgeopt.agent.runners import onnxruntime as runner
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
-from edgeopt.graph.dialects import apply_dialect
 
 ort = pytest.importorskip("onnxruntime", reason="pip install 'edgeopt[onnxruntime]'")
 
@@ -144,58 +139,6 @@ def test_external_weights_outside_the_folder_are_refused(save, empty, tmp_path, 
     for name in ("onnxruntime", "ort-mobile", "tensorrt"):
         with pytest.raises(BackendError, match=wanted):
             BACKENDS[name].compile(save(net), make_target(), make_rules(name), empty(name), 1)
-
-
-def test_the_mobile_file_replays_its_optimizations_and_names_its_operators(save, empty):
-    engine = compile_with(save, empty, quantized_net(), BACKENDS["ort-mobile"])
-    assert engine.options["config"]["session.enable_saved_runtime_optimizations"] == "1"
-    assert engine.options["config"]["session.intra_op.allow_spinning"] == "0"
-    operators = (engine.directory / "required_operators.config").read_text()
-    assert "ai.onnx;11;Conv" in operators
-    assert '"inputs"' in operators  # reduced to the types used
-    assert "#" not in operators
-    assert engine.path.read_bytes()[4:8] == b"ORTM"
-
-
-def kernels(path, config, image):
-    """Outputs, and which operators ran, by ONNX Runtime's own profile."""
-    options = runner.session_options(ort, {"config": config}, 1)
-    options.enable_profiling = True
-    options.profile_file_prefix = str(path.parent / "profile")
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    logits = session.run(None, {"image": image})[0]
-    events = json.loads(Path(session.end_profiling()).read_text())
-    return logits, Counter(e["args"]["op_name"] for e in events if e["name"].endswith("_kernel_time"))
-
-
-def test_the_mobile_file_of_an_int8_net_runs_in_int8_and_gives_what_its_graph_gives(save, empty, tmp_path):
-    arm = apply_dialect("ort-arm", save(quantized_net()), tmp_path / "arm.onnx").path
-    backend = BACKENDS["ort-mobile"]
-    engine = backend.compile(arm, make_target(), make_rules("ort-mobile"), empty(), 1)
-    image = np.random.default_rng(0).normal(size=(4, 3, 6, 6)).astype(np.float32)
-    with runner.open_runner(arm, {"graph_optimization_level": "disable"}, 1) as plain:
-        expected = plain.infer({"image": image})["logits"]
-    with backend.load(engine, 1) as opened:
-        actual = opened.infer({"image": image})["logits"]
-    # one step of the hidden tensor through the largest weight
-    assert np.abs(actual - expected).max() <= 0.03 * 63 * 0.003
-    replayed, ran = kernels(engine.path, engine.options["config"], image)
-    np.testing.assert_array_equal(replayed, actual)
-    assert (ran["QLinearConv"], ran["Conv"] + ran["FusedConv"]) == (1, 0)
-    _, unreplayed = kernels(engine.path, {}, image)
-    assert (unreplayed["QLinearConv"], unreplayed["Conv"]) == (0, 1)  # what the session option is for
-
-
-def test_the_mobile_file_has_no_kernel_of_this_machine_alone(save, empty):
-    engine = compile_with(save, empty, conv_net(), BACKENDS["ort-mobile"])
-    assert "nchwc" not in (engine.directory / "required_operators.config").read_text()
-    # The same net, optimized for this machine and not for ARM, would have them on x86.
-    made = runner.session_options(ort, {}, 1)
-    made.optimized_model_filepath = str(engine.directory / "here.onnx")
-    ort.InferenceSession(conv_net("batch").SerializeToString(), made, providers=["CPUExecutionProvider"])
-    if platform.machine() == "x86_64":
-        domains = {node.domain for node in onnx.load(engine.directory / "here.onnx").graph.node}
-        assert "com.microsoft.nchwc" in domains
 
 
 def test_importing_onnxruntime_through_us_starts_no_telemetry(tmp_path):

@@ -172,7 +172,7 @@ def test_a_dimension_that_varies_beyond_the_batch_is_refused(save, empty):
     ("options", "message"),
     [
         ({"INFERENCE_PRECISION_HINT": "bf16"}, "INFERENCE_PRECISION_HINT = 'f32'"),
-        ({"PERFORMANCE_HINT": "THROUGHPUT"}, "PERFORMANCE_HINT = 'LATENCY'"),
+        ({"PERFORMANCE_HINT": "CUMULATIVE"}, "PERFORMANCE_HINT = 'LATENCY' or 'THROUGHPUT'\\. Received: 'CUMULATIVE'"),
         ({"CACHE_DIR": "/somewhere"}, "'CACHE_DIR'"),
         ({"ENABLE_CPU_PINNING": "yes"}, "must be of type bool"),
     ],

@@ -25,7 +25,7 @@ def test_the_survey_lists_every_backend_and_imports_no_runtime():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     found = dict(survey())
-    assert list(found) == ["onnxruntime", "openvino", "ort-mobile", "tensorrt"]
+    assert list(found) == ["onnxruntime", "openvino", "ort-mobile", "qnn", "tensorrt"]
     for availability in found.values():
         assert isinstance(availability, Availability)
         assert availability.how_to_get.startswith("pip install 'edgeopt[")

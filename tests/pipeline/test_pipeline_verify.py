@@ -11,9 +11,10 @@ import pytest
 from sample_bundle import expected, fill_bundle, images, sample_bundle, sample_manifest
 
 from edgeopt.bundle.layout import REFERENCE_INPUTS, REFERENCE_OUTPUTS, write_reference
+from edgeopt.bundle.tolerance import TOLERANCES
 from edgeopt.bundle.write import write_bundle
 from edgeopt.core.errors import BackendError, BundleError, DataError
-from edgeopt.pipeline.verify import TOLERANCES, verify_bundle
+from edgeopt.pipeline.verify import verify_bundle
 
 
 class Backend:

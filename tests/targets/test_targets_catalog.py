@@ -12,17 +12,24 @@ from edgeopt.targets.load import broken_catalogs, dump_target, find_target, list
 
 EXPECTED = [
     "android-arm64",
+    "iphone",
     "jetson-agx-orin",
     "jetson-orin-nano",
     "jetson-orin-nx",
     "jetson-thor",
     "local",
     "openvino-cpu",
+    "openvino-gpu",
+    "openvino-npu",
     "raspberry-pi-4",
     "raspberry-pi-5",
     "rtx-ada",
     "rtx-ampere",
     "rtx-blackwell",
+    "snapdragon-8-elite",
+    "snapdragon-8-elite-gen5",
+    "snapdragon-8gen2",
+    "snapdragon-8gen3",
     "x86-avx2",
     "x86-vnni",
 ]
@@ -93,8 +100,28 @@ def test_a_cpu_without_vnni_keeps_eight_bits_and_has_its_channels_repaired():
 
 
 def test_openvino_is_told_to_compute_float32_in_float32():
-    options = [r.options for t in list_targets() for r in t.runtimes if r.name == "openvino"]
-    assert options == [{"INFERENCE_PRECISION_HINT": "f32"}] * 2
+    options = {t.name: r.options for t in list_targets() for r in t.runtimes if r.name == "openvino"}
+    on_cpu = {name: said for name, said in options.items() if said.get("device", "CPU") == "CPU"}
+    assert on_cpu == {key: {"INFERENCE_PRECISION_HINT": "f32"} for key in ("local", "openvino-cpu")}
+    # A GPU gets f32 where nothing is said; an NPU has no float32.
+    assert options["openvino-gpu"] == {"device": "GPU"}
+    assert options["openvino-npu"] == {"device": "NPU", "INFERENCE_PRECISION_HINT": "f16"}
+
+
+@pytest.mark.parametrize("requires", ["", "  requires: [asimd]\n"])
+def test_openvino_is_not_promised_int8_on_armv8_0(tmp_path, requires):
+    text = text_of("openvino-cpu").replace(
+        "  arch: x86_64\n  requires: [avx2]\n  requires_any: [avx512_vnni, avx_vnni]\n", f"  arch: aarch64\n{requires}"
+    )
+    mine = tmp_path / "board.yaml"
+    mine.write_text(text)
+    message = r"openvino runs no int8 or w4a8 on Armv8\.0.*add asimddp to isa\.requires as a raspberry-pi-5 has it"
+    with pytest.raises(TargetError, match=message):
+        find_target(mine)
+    mine.write_text(
+        text.replace("arch: aarch64\n", "arch: aarch64\n  requires: [asimddp]\n").replace("  requires: [asimd]\n", "")
+    )
+    assert "int8" in find_target(mine).precisions
 
 
 def test_an_unknown_name_lists_all_nearest_first():

@@ -28,6 +28,8 @@ PI5 = replace(GRAVITON, cpu="Cortex-A76", model="Raspberry Pi 5 Model B Rev 1.0"
 PI4 = replace(GRAVITON, cpu="Cortex-A72", features=frozenset({"asimd"}), model="Raspberry Pi 4 Model B Rev 1.4")
 ORIN = replace(GRAVITON, model="NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super")
 PHONE = replace(GRAVITON, system="android")
+ARC = replace(SERVER, accelerators=frozenset({"intel-gpu"}))
+ULTRA = replace(LAPTOP, accelerators=frozenset({"intel-gpu", "intel-npu"}))
 RISCV = replace(GRAVITON, arch="riscv64")
 
 
@@ -43,6 +45,8 @@ RISCV = replace(GRAVITON, arch="riscv64")
         ("raspberry-pi-4", PI4),
         ("jetson", ORIN),
         ("android-arm64", PHONE),
+        ("openvino-gpu", ARC),
+        ("openvino-npu", ULTRA),
     ],
 )
 def test_a_machine_stands_for_what_it_is(target, host):
@@ -56,6 +60,12 @@ def test_a_machine_stands_for_what_it_is(target, host):
     [
         ("x86-avx2", SERVER, "x86-avx2 stands for CPUs without avx512_vnni, which this CPU (Xeon) has."),
         ("x86-vnni", HASWELL, "x86-vnni has avx512_vnni or avx_vnni; this CPU (Core i5) has neither."),
+        (
+            "openvino-npu",
+            ARC,
+            "openvino-npu is an Intel NPU; this machine has none that its kernel has a driver for.",
+        ),
+        ("iphone", PHONE, "iphone runs ios; this machine runs android."),
         (
             "x86-vnni",
             replace(SERVER, features=frozenset({"avx512_vnni"})),

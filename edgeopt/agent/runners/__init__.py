@@ -28,6 +28,7 @@ RUNNERS: dict[str, str] = {
     "onnxruntime": "runners.onnxruntime:open_runner",
     "openvino": "runners.openvino:open_runner",
     "ort-mobile": "runners.ort_mobile:open_runner",
+    "qnn": "runners.qnn:open_runner",
     "tensorrt": "runners.tensorrt:open_runner",
 }
 """Runtime name → ``module:function``, the module relative to the agent's package."""
@@ -36,6 +37,7 @@ _IMPORTS: dict[str, str] = {
     "onnxruntime": "runners.onnxruntime:import_onnxruntime",
     "openvino": "runners.openvino:import_openvino",
     "ort-mobile": "runners.onnxruntime:import_onnxruntime",
+    "qnn": "runners.qnn:import_qnn",
     "tensorrt": "tensorrt",
 }
 """What is imported (or called) beforehand, so that the time of the import is not counted as loading."""

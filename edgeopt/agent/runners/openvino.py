@@ -1,4 +1,4 @@
-"""OpenVINO: runs an IR (``model.xml`` beside ``model.bin``) at a static shape."""
+"""OpenVINO: runs an IR (``model.xml`` beside ``model.bin``) or a compiled model (``model.blob``) at a static shape."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from .contract import BatchError, Ports, RunnerError, check_inputs, first_useful_line
 from .layers import openvino_layers
+from .openvino_streams import StreamPool
 
 __all__ = ["OpenVinoRunner", "compile_properties", "import_openvino", "open_runner"]
 
@@ -23,7 +24,8 @@ def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> 
     """Open an engine.
 
     Args:
-        path: The IR's ``.xml`` file.
+        path: The IR's ``.xml`` file; or a compiled model, the IR beside it. Where OpenVINO refuses the compiled one
+            (another version, another instruction set, damage), the IR is compiled anew, and that is said.
         options: ``device``, ``inputs`` and ``outputs`` (the ONNX graph's names in its order), ``dynamic_batch`` (the
             inputs whose first dimension was dynamic), ``properties`` (further compile properties).
         threads: Inference threads; None lets OpenVINO choose.
@@ -35,10 +37,14 @@ def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> 
         ov = import_openvino()
     except ImportError as error:
         raise RunnerError(f"openvino cannot be imported: {error}") from error
+    blob = Path(path) if Path(path).suffix == ".blob" else None
+    if blob is not None and not blob.is_file():
+        raise RunnerError(f"OpenVINO cannot open {blob.name}: there is no such file.")
     try:
+        # A blob that a Core with CACHE_DIR wrote does not open in another one: that property is never set.
         core = ov.Core()
-        model = core.read_model(str(path))
-        return OpenVinoRunner(ov, core, model, options, threads)
+        model = core.read_model(str(blob.with_suffix(".xml") if blob else path))
+        return OpenVinoRunner(ov, core, model, options, threads, blob=blob)
     except RunnerError:
         raise
     except Exception as error:
@@ -86,7 +92,16 @@ def compile_properties(options: Mapping[str, Any], threads: int | None) -> dict[
 class OpenVinoRunner:
     """A compiled model in memory."""
 
-    def __init__(self, ov: Any, core: Any, model: Any, options: Mapping[str, Any], threads: int | None) -> None:
+    def __init__(
+        self,
+        ov: Any,
+        core: Any,
+        model: Any,
+        options: Mapping[str, Any],
+        threads: int | None,
+        *,
+        blob: Path | None = None,
+    ) -> None:
         self._core, self._model = core, model
         self._tensor = partial(ov.Tensor, shared_memory=True)
         self._held: list[np.ndarray] = []
@@ -98,7 +113,9 @@ class OpenVinoRunner:
         self._output_names = list(options.get("outputs") or [port.get_any_name() for port in model.outputs])
         self.version = ov.get_version().split("-")[0]
         self.fallbacks: list[str] = []
-        self._compile()
+        self._streams: StreamPool | None = None
+        self._batch = 0
+        self._compile(blob)
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once.
@@ -109,6 +126,9 @@ class OpenVinoRunner:
         if self._request is None:
             raise RunnerError("The engine is closed.")
         try:
+            if self._streams is not None:
+                check_inputs(inputs, self.inputs)
+                return self._streams.infer(inputs, self._batch, self._output_names)
             # The same arrays as before are bound already, as a C++ application binds its buffers once: what Python does
             # between two inferences finds the caches emptied, and costs several times what it costs alone.
             if not self._has_bound(inputs):
@@ -160,6 +180,8 @@ class OpenVinoRunner:
         Raises:
             BatchError: The graph's own batch was fixed, or OpenVINO cannot reshape it.
         """
+        if self._streams is not None and self._spread(batch):
+            return
         moving = self._dynamic or [name for name in self._input_names if self.inputs[name][1]]
         if all(self.inputs[name][1][0] == batch for name in moving):
             return
@@ -175,16 +197,53 @@ class OpenVinoRunner:
         except Exception as error:
             raise BatchError(f"OpenVINO cannot reshape to batch {batch}: {first_useful_line(error)}") from error
 
-    def _compile(self) -> None:
-        self._compiled: Any = self._core.compile_model(self._model, self._device, self._properties)
+    def _spread(self, batch: int) -> bool:
+        """Whether ``batch`` is a multiple of what was compiled: its pieces then run on the streams side by side."""
+        if not self._dynamic or batch % self._size:
+            return False
+        for ports, varying in ((self.inputs, self._dynamic), (self.outputs, self._output_names)):
+            for name in varying:
+                ports[name][1][0] = batch
+        self._batch = batch
+        return True
+
+    def _compile(self, blob: Path | None = None) -> None:
+        self._compiled: Any = self._opened(blob) or self._core.compile_model(
+            self._model, self._device, self._properties
+        )
         self._request: Any = self._compiled.create_infer_request()
         self._bound = None
         self.inputs: Ports = {name: _port(port) for name, port in zip(self._input_names, self._compiled.inputs)}
         self.outputs: Ports = {name: _port(port) for name, port in zip(self._output_names, self._compiled.outputs)}
         ran_on = list(self._compiled.get_property("EXECUTION_DEVICES"))
-        self.fallbacks = [
-            f"{self._device} was asked for; {device} runs instead." for device in ran_on if device != self._device
+        self.fallbacks += [
+            f"{self._device} was asked for; {device} runs instead."
+            for device in ran_on
+            if device.partition(".")[0] != self._device.partition(".")[0]
         ]
+        streams = int(self._properties.get("NUM_STREAMS", 1))
+        if streams > 1 and self._dynamic and self._is_per_sample():
+            self._size = self._batch = int(self.inputs[self._dynamic[0]][1][0])
+            requests = [self._compiled.create_infer_request() for _ in range(streams)]
+            self._streams = StreamPool(requests, self._tensor, self._size, self._input_names, self._dynamic)
+
+    def _is_per_sample(self) -> bool:
+        """Whether every output has the batch as its first dimension, so that pieces can be put together."""
+        size = self.inputs[self._dynamic[0]][1][0]
+        return all(shape and shape[0] == size for _, shape in self.outputs.values())
+
+    def _opened(self, blob: Path | None) -> Any:
+        """The compiled model as it was written; None where there is none, or OpenVINO refuses it."""
+        if blob is None:
+            return None
+        try:
+            return self._core.import_model(blob.read_bytes(), self._device, self._properties)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the IR is there)
+            why = first_useful_line(error)
+            self.fallbacks = [
+                f"{blob.name} is damaged, or made with another OpenVINO or instruction set; model.xml was compiled instead ({why})."
+            ]
+            return None
 
     def __enter__(self) -> OpenVinoRunner:
         return self
@@ -192,7 +251,7 @@ class OpenVinoRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._request = self._compiled = self._model = self._core = None
+        self._request = self._compiled = self._model = self._core = self._streams = None
         self._held, self._bound = [], None
 
 

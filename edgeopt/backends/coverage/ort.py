@@ -113,7 +113,8 @@ def ort_file_coverage(path: Path, options: Mapping[str, Any], graph: Graph, vers
     found = multiplications(graph)
     if not any(one.planned or one.packed for one in found):
         return None
-    how = f"the profile of ONNX Runtime {version} on this machine, saved optimizations replayed"
+    replayed = "" if options.get("style") == "fixed" else ", saved optimizations replayed"
+    how = f"the profile of ONNX Runtime {version} on this machine{replayed}"
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         kernels, why = _tried(path, options, graph, Path(folder))
     how += why
