@@ -95,7 +95,7 @@ def test_an_int8_file_in_runtime_style_runs_in_int8_when_replayed_and_gives_what
     assert (unreplayed["QLinearConv"], unreplayed["Conv"]) == (0, 1)  # what the session option is for
 
 
-@pytest.mark.parametrize("arch", ["aarch64", "x86_64"])
+@pytest.mark.parametrize("arch", ["aarch64", pytest.param("x86_64", marks=pytest.mark.long)])
 def test_an_int8_file_in_fixed_style_runs_in_int8_without_any_session_option(build, arm_net, tmp_path, arch):
     engine = build(arm_net, arch, style="fixed")
     assert engine.options["style"] == "fixed"
@@ -108,6 +108,7 @@ def test_an_int8_file_in_fixed_style_runs_in_int8_without_any_session_option(bui
     assert "ai.onnx;11;Conv" not in (engine.directory / "required_operators.config").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arch", ["aarch64", "x86_64"])
 @pytest.mark.parametrize("style", ["runtime", "fixed"])
 def test_a_file_has_no_kernel_of_this_machine_alone(build, arch, style):
@@ -160,6 +161,7 @@ def test_a_static_batch_is_what_nnapi_needs_and_computes_the_same(build, tmp_pat
     assert np.abs(actual - plain_outputs(net, tmp_path)).max() <= 0.03 * 63 * 0.003
 
 
+@pytest.mark.long
 def test_a_static_batch_is_for_graphs_whose_weights_are_in_a_file_too(empty, tmp_path):
     path = tmp_path / "big.onnx"
     onnx.save(conv_net(), path, save_as_external_data=True, location="big.data", size_threshold=256)
@@ -179,6 +181,7 @@ def test_a_static_batch_is_refused_where_more_than_the_batch_varies(build):
         build(net, static_batch=True)
 
 
+@pytest.mark.long
 def test_the_threads_of_the_target_are_for_the_app_and_not_for_the_measurement(build):
     engine = build(conv_net(), threads=2)
     assert engine.options["threads"] == 2
