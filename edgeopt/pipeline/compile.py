@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeopt.bundle.load import Bundle
 from edgeopt.bundle.write import check_destination
+from edgeopt.core.errors import RecipeError
 from edgeopt.core.events import Event, ProgressListener, ignore_progress
 from edgeopt.core.spec import TensorSpec
 from edgeopt.data.load import check_data
@@ -116,6 +117,7 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
     """``compile``, with its arguments in one value."""
     check_devices(options.numerics, has_data=options.data is not None)
     with prepared(options, progress) as run:
+        _demand_runnable(run)
         bundle = _shipped(run)
         if is_remote(run.device) and bundle.engine.status == "not_built":
             bundle = build_bundle(bundle.directory, device=run.device, progress=progress)
@@ -124,6 +126,17 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
             count = options.numerics_samples
             bundle = record_numerics(run.context, bundle, run.data, options.numerics, samples=count)
         return bundle
+
+
+def _demand_runnable(run: Run) -> None:
+    """Whether other devices than the target's own can run what is made, where that is asked for."""
+    candidates = run.plan.candidates
+    if run.options.numerics and not any(planned.availability.needed for planned in candidates):
+        raise RecipeError(
+            "The engine is built on its device and runs nowhere else, so its outputs cannot be compared.",
+            got=f"--numerics {','.join(run.options.numerics)} for {', '.join(c.rules.name for c in candidates[:1])}",
+            fix="Leave it out.",
+        )
 
 
 def _shipped(run: Run) -> Bundle:
@@ -143,7 +156,9 @@ def _shipped(run: Run) -> Bundle:
 
 def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progress) -> Plan:
     """Check model, data, target and recipe; decide what would be done; do none of it."""
+    check_devices(options.numerics, has_data=options.data is not None)
     with prepared(options, progress) as run:
+        _demand_runnable(run)
         return run.plan
 
 

@@ -109,7 +109,7 @@ def check_devices(devices: Sequence[str | Device], *, has_data: bool, devices_fi
     emulated = False
     for spec in devices:
         with opened(spec, devices_file=devices_file) as device:
-            emulated |= bool(device.numerics_only)
+            emulated |= bool(getattr(device, "numerics_only", ""))
     return emulated
 
 
@@ -218,7 +218,7 @@ class _Bench:
             arch=info.arch,
             isa=info.isa,
             system=info.system,
-            numerics_only=device.numerics_only,
+            numerics_only=getattr(device, "numerics_only", ""),
             runtime_version=version,
         )
         return row, outputs
