@@ -215,9 +215,9 @@ class Target(_Frozen):
                 raise ValueError(
                     f"opset {self.opset} is newer than {runtime.name} reads (opset_max {runtime.opset_max})"
                 )
+            _refuse_slow_arm(self.isa, runtime)
         if ("@" in self.name) != (self.release is not None):
             raise ValueError("a name has an @ exactly where a release is given: NAME@RELEASE")
-            _refuse_slow_arm(self.isa, runtime)
         names = [runtime.name for runtime in self.runtimes]
         if len(set(names)) < len(names):
             raise ValueError(f"a runtime comes twice: {', '.join(names)}")
