@@ -28,7 +28,9 @@ class Opener(Protocol):
 
 
 DEVICES: Registry[Callable[[], Device]] = Registry(
-    "device", {"local": "edgeopt.devices.local:LocalDevice"}, "edgeopt.devices"
+    "device",
+    {"browser": "edgeopt.devices.browser.device:BrowserDevice", "local": "edgeopt.devices.local:LocalDevice"},
+    "edgeopt.devices",
 )
 """Device name → its class, imported on use."""
 
