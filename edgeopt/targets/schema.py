@@ -42,7 +42,7 @@ class Isa(_Frozen):
     without.
     """
 
-    arch: Literal["x86_64", "aarch64"]
+    arch: Literal["x86_64", "aarch64", "wasm32"]
     requires: tuple[str, ...] = ()
     requires_any: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
@@ -122,6 +122,7 @@ class Target(_Frozen):
         identify: For one device rather than a class: texts of which one must be in the machine's own name of its
             model (``/proc/device-tree/model``) for it to be that device.
         system: The operating system that it runs; null where any will do.
+        device: Where its engines are run unless another place is named: ``local``, or ``browser``.
     """
 
     schema_version: Literal[1]
@@ -142,6 +143,7 @@ class Target(_Frozen):
     detected: bool = False
     identify: tuple[str, ...] = ()
     system: Literal["linux", "android"] | None = None
+    device: Literal["local", "browser"] = "local"
     notes: tuple[str, ...] = ()
     sources: tuple[Source, ...] = Field(min_length=1)
 

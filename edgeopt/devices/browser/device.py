@@ -69,6 +69,8 @@ class BrowserDevice:
         return here.model_copy(
             update={
                 "name": self.name,
+                # Figures are kept under what a machine is: another version is another machine.
+                "system": f"{PACKAGE} {self._runtime.version}, {self._chromium.version}, {here.system}",
                 "arch": "wasm32",
                 "isa": tuple(probed["features"]),
                 "conditions": {**here.conditions, **self._conditions(probed)},
