@@ -1,8 +1,11 @@
-"""Layers that a runtime's int8 kernels slow down: weights stay int8 on disk, the arithmetic is float.
+"""Convolutions that a runtime's int8 kernels slow down: weights stay int8 on disk, the arithmetic is float.
 
 DQ(W) becomes Mul(Cast(W), scale), which is the same number for number. ONNX Runtime folds both into a float weight when it
 opens the file (constant folding leaves DequantizeLinear alone, for its Q/DQ fusions), so the layer is an ordinary float
 one, and the file is as small as before.
+
+Between quantized tensors ONNX Runtime would quantize a float weight again, per tensor (onnxruntime,
+qdq_transformer/weight_bias_quantization.cc), unless the bias is no initializer. It is not: it is DequantizeLinear of int32.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ __all__ = ["CastWeights"]
 
 
 class CastWeights(ir.passes.InPlacePass):
-    """Op(DQ(q), DQ(W)) becomes Op(DQ(q), Mul(Cast(W), scale)); every value stays the same.
+    """Conv(DQ(q), DQ(W), DQ(b)) becomes Conv(DQ(q), Mul(Cast(W), scale), DQ(b)); every value stays the same.
+
+    Runs after ``QuantizeBias``.
 
     Args:
         slow: Whether the int8 kernel for a node with that weight (as stored) is slower than the float one.
@@ -34,7 +39,8 @@ class CastWeights(ir.passes.InPlacePass):
         """Rewrite what is slow and has symmetric int8 weights."""
         self.changed = []
         for node, weight, dequantize in list(weighted_nodes(model.graph)):
-            if dequantize is not None and _is_plain(node, dequantize) and self._slow(node, weight):
+            plain = node.op_type == "Conv" and dequantize is not None and _is_plain(node, dequantize)
+            if dequantize is not None and plain and self._slow(node, weight) and _has_integer_bias(model.graph, node):
                 _rewrite(model.graph, node, dequantize, weight)
                 self.changed.append(node)
         return ir.passes.PassResult(model, modified=bool(self.changed))
@@ -53,6 +59,27 @@ def _is_plain(node: ir.Node, dequantize: ir.Node) -> bool:
         and zero is not None
         and not zero.any()
     )
+
+
+def _has_integer_bias(graph: ir.Graph, node: ir.Node) -> bool:
+    """Whether the bias is DequantizeLinear's; where there is none, one of zeros is added."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        producer = bias.producer()
+        return producer is not None and producer.op_type == "DequantizeLinear"
+    weight = node.inputs[1].producer() if node.inputs[1] is not None else None
+    stored = array_of(weight.inputs[0]) if weight is not None else None
+    if stored is None:
+        return False
+    name = f"{node.outputs[0].name}_no_bias"
+    zeros = add_initializer(graph, name, np.zeros(len(stored), np.int32))
+    one = add_initializer(graph, f"{name}_step", np.ones((), np.float32))
+    dequantize = ir.node("DequantizeLinear", [zeros, one], num_outputs=1, name=f"{name}_dq")
+    dequantize.outputs[0].name = f"{name}_dq"
+    graph.insert_before(node, dequantize)
+    node.resize_inputs(3)
+    node.replace_input_with(2, dequantize.outputs[0])
+    return True
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node, dequantize: ir.Node, weight: np.ndarray) -> None:
