@@ -26,7 +26,7 @@ from edgeopt.graph.passes.quantize_bias import QuantizeBias
 __all__ = ["DIALECT", "OrtWasm"]
 
 _FEWEST_PRODUCTS = 60
-"""Per output. A MobileNetV2 took 1.57 of FP32's time with int8 from 0 products on, 1.12 from 60, 1.14 from 100, 1.13 from
+"""Per output of a convolution. A MobileNetV2 took 1.57 of FP32's time with int8 from 0 products on, 1.12 from 60, 1.14 from 100, 1.13 from
 200; a ResNet-20 0.81, 0.82, 0.82 and 0.87 (onnxruntime-web 1.30 in Chromium 156, one thread)."""
 
 
@@ -51,7 +51,13 @@ class OrtWasm:
 
 
 def _is_slow(node: ir.Node, weight: np.ndarray) -> bool:
-    """``weight``: [outputs, inputs per group, …]."""
+    """``weight``: [outputs, inputs per group, …] of a Conv.
+
+    A Gemm has one row per sample, and a page has one sample: a product with a vector, which waits for memory in float and
+    for packing in int8. (Tokens are multiplied by MatMul.)
+    """
+    if node.op_type == "Gemm":
+        return True
     depthwise = node.attributes.get_int("group", 1) > 1 and weight.shape[1] == 1
     return depthwise or math.prod(weight.shape[1:]) < _FEWEST_PRODUCTS
 
@@ -60,7 +66,7 @@ def _told(node: ir.Node) -> Event:
     return Event(
         kind="fallback",
         stage="dialect",
-        message="This Conv runs in float on int8 weights: onnxruntime-web's int8 kernel is slower for so few products.",
+        message=f"This {node.op_type} runs in float on int8 weights: onnxruntime-web's int8 kernel is slower here.",
         node=node.metadata_props.get("edgeopt.node", node.name),
     )
 

@@ -1,4 +1,4 @@
-"""Convolutions that a runtime's int8 kernels slow down: weights stay int8 on disk, the arithmetic is float.
+"""Layers that a runtime's int8 kernels slow down: weights stay int8 on disk, the arithmetic is float.
 
 DQ(W) becomes Mul(Cast(W), scale), which is the same number for number. ONNX Runtime folds both into a float weight when it
 opens the file (constant folding leaves DequantizeLinear alone, for its Q/DQ fusions), so the layer is an ordinary float
@@ -21,7 +21,7 @@ __all__ = ["CastWeights"]
 
 
 class CastWeights(ir.passes.InPlacePass):
-    """Conv(DQ(q), DQ(W), DQ(b)) becomes Conv(DQ(q), Mul(Cast(W), scale), DQ(b)); every value stays the same.
+    """Conv(DQ(q), DQ(W), DQ(b)), or a Gemm, becomes Conv(DQ(q), Mul(Cast(W), scale), DQ(b)); every value stays the same.
 
     Runs after ``QuantizeBias``.
 
@@ -39,7 +39,7 @@ class CastWeights(ir.passes.InPlacePass):
         """Rewrite what is slow and has symmetric int8 weights."""
         self.changed = []
         for node, weight, dequantize in list(weighted_nodes(model.graph)):
-            plain = node.op_type == "Conv" and dequantize is not None and _is_plain(node, dequantize)
+            plain = node.op_type in ("Conv", "Gemm") and dequantize is not None and _is_plain(node, dequantize)
             if dequantize is not None and plain and self._slow(node, weight) and _has_integer_bias(model.graph, node):
                 _rewrite(model.graph, node, dequantize, weight)
                 self.changed.append(node)
@@ -72,7 +72,8 @@ def _has_integer_bias(graph: ir.Graph, node: ir.Node) -> bool:
     if stored is None:
         return False
     name = f"{node.outputs[0].name}_no_bias"
-    zeros = add_initializer(graph, name, np.zeros(len(stored), np.int32))
+    axis = -1 if node.op_type == "Gemm" and not node.attributes.get_int("transB", 0) else 0
+    zeros = add_initializer(graph, name, np.zeros(stored.shape[axis], np.int32))
     one = add_initializer(graph, f"{name}_step", np.ones((), np.float32))
     dequantize = ir.node("DequantizeLinear", [zeros, one], num_outputs=1, name=f"{name}_dq")
     dequantize.outputs[0].name = f"{name}_dq"
