@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Driver", "Page"]
 _T = TypeVar("_T")
 _START_S = 60.0
 _CLOSE_S = 10.0
+_LONGEST_TMPDIR = 60
 _ARGUMENTS = (
     # A machine without a network must not see Chromium try one, and no other traffic may run beside what is timed.
     "--disable-background-networking",
@@ -73,6 +75,7 @@ class Driver:
             # Chromium refuses to run as root inside its own sandbox.
             chromium_sandbox=hasattr(os, "geteuid") and os.geteuid() != 0,
             args=list(_ARGUMENTS),
+            env=_environment(),
             # Ctrl-C is this process's to handle: what was measured so far may still be wanted.
             handle_sigint=False,
             handle_sigterm=False,
@@ -108,7 +111,7 @@ class Page:
             self.close()
             if isinstance(error, (DeviceError, KeyboardInterrupt, SystemExit)):
                 raise
-            raise DeviceError("Chromium does not start, or does not open the page.", got=_first(error)) from error
+            raise DeviceError("Chromium does not start, or does not open the page.", got=_said_by(error)) from error
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Hand a request to the page, and wait for its reply.
@@ -191,6 +194,21 @@ async def _pid(browser: Any) -> int:
     told = await session.send("SystemInfo.getProcessInfo")
     await session.detach()
     return next(int(process["id"]) for process in told["processInfo"] if process["type"] == "browser")
+
+
+def _environment() -> dict[str, str | float | bool]:
+    """This process's, with a short TMPDIR: Chromium's socket there has a name of 107 bytes at most (unix(7))."""
+    chosen: dict[str, str | float | bool] = dict(os.environ)
+    if os.name == "posix" and len(tempfile.gettempdir()) > _LONGEST_TMPDIR:
+        chosen["TMPDIR"] = "/tmp"  # noqa: S108 - Chromium makes a folder of its own in it
+    return chosen
+
+
+def _said_by(error: object) -> str:
+    """What Playwright says, and what the browser said before it ended."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    browsers = [line.partition("[err]")[2].strip() or line for line in lines if "FATAL" in line or "ERROR" in line]
+    return "; ".join([_first(error), *browsers[-2:]])[:600]
 
 
 def _first(error: object) -> str:

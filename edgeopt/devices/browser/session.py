@@ -20,6 +20,8 @@ from edgeopt.devices.browser.wire import pack, unpack
 
 __all__ = ["BrowserSession"]
 
+_SHOWN = ("browser", "onnxruntime_web", "clock_resolution_us", "cross_origin_isolated", "load_average")
+
 
 class BrowserSession:
     """A session (``devices/base.py``) with a page. Arrays are checked here, so that the page only runs them.
@@ -216,7 +218,8 @@ class BrowserSession:
         """Draw the latencies, and the outputs of one sample; save the picture."""
         outputs = self._run(self._sample, _samples(self._sample)) if self._sample else {}
         first = {name: np.nan_to_num(array[0].astype(np.float64)).ravel().tolist() for name, array in outputs.items()}
-        facts = {"engine": f"{self._engine.runtime} {self._engine.runtime_version}", **self._machine()["conditions"]}
+        conditions = self._machine()["conditions"]
+        facts = {name: str(conditions[name]) for name in _SHOWN if name in conditions}
         self._ask("show", {"where": self._where, "facts": facts, "outputs": first})
         self._page.screenshot(picture)
 

@@ -29,7 +29,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     >>> unpack(pack({"x": np.arange(3, dtype=np.int64)}))["x"].tolist()
     [0, 1, 2]
     """
-    plain = {name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")) for name, array in arrays.items()}
+    plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
     # The header's length must not depend on the offsets in it: they are written with the same number of digits.
     at = _aligned(4 + len(_header(plain, dict.fromkeys(plain, 0))))
     offsets = {}

@@ -9,7 +9,7 @@ export function fact(name, text) {
   let value = facts.querySelector(`dd[data-name="${CSS.escape(name)}"]`);
   if (!value) {
     const term = document.createElement("dt");
-    term.textContent = name;
+    term.textContent = name.replaceAll("_", " ");
     value = document.createElement("dd");
     value.dataset.name = name;
     facts.append(term, value);
@@ -17,12 +17,12 @@ export function fact(name, text) {
   value.textContent = text;
 }
 
-// Latencies in ns. The last bar holds whatever lies above the 99th percentile's neighbourhood.
+// Latencies in ns. The last bar holds whatever lies beyond the 95th percentile's neighbourhood.
 export function drawHistogram(latencyNs) {
   const ms = latencyNs.map((ns) => ns / 1e6).sort((a, b) => a - b);
   const at = (q) => ms[Math.min(ms.length - 1, Math.floor(q * ms.length))];
   const low = ms[0];
-  const span = Math.max(at(0.99) * 1.05 - low, 1e-3);
+  const span = Math.max(at(0.95) * 1.1 - low, 1e-3);
   const counts = new Array(BARS).fill(0);
   for (const value of ms) counts[Math.min(BARS - 1, Math.floor(((value - low) / span) * BARS))] += 1;
   const highest = Math.max(...counts);

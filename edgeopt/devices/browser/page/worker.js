@@ -33,22 +33,16 @@ const actions = {
     const begin = performance.now();
     if (nothing) {
       session = nothingOf(JSON.parse(new TextDecoder().decode(await bytes(engine))));
-      return { load_ms: (loadMs = performance.now() - begin), inputs: session.inputs, outputs: session.outputs };
+    } else {
+      session = await opened(engine, external, options);
     }
-    const externalData = await Promise.all(
-      Object.entries(external).map(async ([path, url]) => ({ path, data: await bytes(url) })),
-    );
-    session = await ort.InferenceSession.create(await bytes(engine), {
-      executionProviders: ["wasm"],
-      graphOptimizationLevel: LEVELS[options.graph_optimization_level || "all"],
-      logSeverityLevel: 3,
-      interOpNumThreads: 1,
-      extra: nested(options.config || {}),
-      externalData,
-    });
     loadMs = performance.now() - begin;
     freshly = true;
-    return { load_ms: loadMs, inputs: ports(session.inputMetadata), outputs: ports(session.outputMetadata) };
+    return {
+      load_ms: loadMs,
+      inputs: session.inputs || ports(session.inputMetadata),
+      outputs: session.outputs || ports(session.outputMetadata),
+    };
   },
 
   async first({ inputs }) {
@@ -72,7 +66,7 @@ const actions = {
   },
 
   async time({ n, per = 1 }) {
-    return { ...(await timed(one(), n, per)), preemptions: null };
+    return { ...(await timed(one(), n, per)), runtime_ns: null, preemptions: null };
   },
 
   async serve({ schedule_ns }) {
@@ -120,6 +114,20 @@ self.onmessage = async ({ data: { id, request } }) => {
   }
 };
 
+async function opened(engine, external, options) {
+  const externalData = await Promise.all(
+    Object.entries(external).map(async ([path, url]) => ({ path, data: await bytes(url) })),
+  );
+  return ort.InferenceSession.create(await bytes(engine), {
+    executionProviders: ["wasm"],
+    graphOptimizationLevel: LEVELS[options.graph_optimization_level || "all"],
+    logSeverityLevel: 3,
+    interOpNumThreads: 1,
+    extra: nested(options.config || {}),
+    externalData,
+  });
+}
+
 function one() {
   if (!current) throw named("OrderError", "No inputs were chosen yet: send 'inputs' or 'first' before.");
   freshly = false;
@@ -165,7 +173,7 @@ function tensor(dtype, shape, data) {
   return new ort.Tensor(dtype, data, shape);
 }
 
-// What a run gives lies in memory of the JavaScript heap; disposing of it early keeps the collector out of a timed loop.
+// What a run gives is let go of at once, so that a large split does not pile up before the collector comes.
 function free(outputs) {
   for (const value of Object.values(outputs)) value.dispose();
 }
