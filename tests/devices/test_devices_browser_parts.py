@@ -234,6 +234,7 @@ def test_what_a_page_needs_is_installed_and_held_to_its_hashes(npm):
     assert web.install_runtime("1.24.0", folder=folder).version == "1.24.0"
     assert web.find_runtime(folder).version == "1.24.0"
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".new-")] == []
+    assert (web.remove_runtime(folder), web.remove_runtime(folder)) == (True, False)
 
 
 @pytest.mark.parametrize(

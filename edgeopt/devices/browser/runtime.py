@@ -21,7 +21,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.fingerprint import hash_file
 
-__all__ = ["PACKAGE", "WebRuntime", "best_version", "find_runtime", "install_runtime", "runtime_folder"]
+__all__ = [
+    "PACKAGE",
+    "WebRuntime",
+    "best_version",
+    "find_runtime",
+    "install_runtime",
+    "remove_runtime",
+    "runtime_folder",
+]
 
 PACKAGE = "onnxruntime-web"
 _FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -116,6 +124,14 @@ def install_runtime(wanted: str | None = None, folder: Path | None = None) -> We
             f"{PACKAGE} cannot be put into {folder}.", got=error, fix="Set EDGEOPT_DATA_DIR to a folder you own."
         ) from error
     return record
+
+
+def remove_runtime(folder: Path | None = None) -> bool:
+    """Delete what was set up; returns whether there was anything."""
+    folder = folder or runtime_folder()
+    there = folder.is_dir()
+    shutil.rmtree(folder, ignore_errors=True)
+    return there
 
 
 def best_version(versions: object, host: str) -> str:

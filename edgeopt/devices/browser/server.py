@@ -75,7 +75,7 @@ class PageServer:
         with self._lock:
             for names in (self._given, self._taken):
                 for name in [name for name in names if name.startswith(prefix)]:
-                    del names[name]  # type: ignore[attr-defined]
+                    del names[name]
 
     def expect(self, name: str) -> str:
         """Let one message be sent to the address that is returned."""
