@@ -37,7 +37,7 @@ def test_every_value_stays_the_same(net, tmp_path):
 
 
 def test_weights_stay_int8_on_disk(net, tmp_path):
-    float_path, int8_path, _ = net
+    _, int8_path, _ = net
     cast(int8_path, tmp_path / "all.onnx")
     stored = [
         i for i in onnx.load(tmp_path / "all.onnx").graph.initializer if len(i.dims) == 4 and np.prod(i.dims[1:]) > 1
