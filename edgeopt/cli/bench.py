@@ -69,17 +69,13 @@ _SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", 
     type=click.Path(path_type=Path),
     help="Of a soak or roofline: FILE.svg or FILE.html.",
 )
-<<<<<<< HEAD
-@device_options(fleets=True, numerics=False)
-=======
 @click.option(
     "--screenshot",
     metavar="FILE.png",
     type=click.Path(path_type=Path, dir_okay=False),
     help="With --device browser: a picture of its page, with the latencies and the outputs of a sample.",
 )
-@device_options(fleets=True)
->>>>>>> e23fb2d (Browser device: tests, screenshot, a short TMPDIR for Chromium)
+@device_options(fleets=True, numerics=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def bench(  # one parameter per option
     bundle: Path,
@@ -101,31 +97,17 @@ def bench(  # one parameter per option
     as_json: bool,
 ) -> int:
     """Measure BUNDLE's latency, throughput, cold start and memory again, in a fresh process."""
-<<<<<<< HEAD
     _check_output(output, drawn=soak is not None or roofline)
-=======
-    _check_output(output, soak=soak)
     _check_screenshot(screenshot, device)
->>>>>>> e23fb2d (Browser device: tests, screenshot, a short TMPDIR for Chromium)
     fleet = device.startswith("fleet:")
 
     def chosen(progress: ProgressListener) -> "AbstractContextManager[Device]":
         return chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file)
 
-<<<<<<< HEAD
-    beside = [qps, p99_ms, precision, samples, *scenarios, *batches]
+    beside = [qps, p99_ms, precision, samples, screenshot, *scenarios, *batches]
     if _is_of_its_own(soak=soak, roofline=roofline, others=fleet or any(value is not None for value in beside)):
         if soak is None:
             return _roofline(bundle, chosen, threads=threads, output=output, as_json=as_json)
-=======
-    if soak is not None:
-        beside = [qps, p99_ms, precision, samples, screenshot, *scenarios, *batches]
-        if fleet or any(value is not None for value in beside):
-            raise EdgeOptError(
-                "A soak is a measurement of its own, of one device.",
-                fix="With --soak, give --threads, --device and -o alone.",
-            )
->>>>>>> e23fb2d (Browser device: tests, screenshot, a short TMPDIR for Chromium)
         return _soak(bundle, duration_s(soak), chosen, threads=threads, output=output, as_json=as_json)
     asked = _asked(scenarios, qps=qps, p99_ms=p99_ms)
 

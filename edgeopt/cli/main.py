@@ -22,7 +22,7 @@ COMMANDS = {
     "diff": ("edgeopt.cli.diff:diff", "Show what changed between two bundles."),
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
-    "devices": ("edgeopt.cli.devices:devices", "List the devices, ask each what it is, or set emulation up."),
+    "devices": ("edgeopt.cli.devices:devices", "List the devices, ask each what it is, or set a kind of them up."),
     "targets": ("edgeopt.cli.catalog:targets", "List the devices edgeopt compiles for, or explain one."),
     "recipes": ("edgeopt.cli.catalog:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),
