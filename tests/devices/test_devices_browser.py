@@ -125,6 +125,7 @@ def test_every_request_is_answered_as_the_protocol_says(browser, samples, tmp_pa
             state = session.request("state")
             assert state["cpu_own_s"] > 0
             assert "unavailable" in session.request("energy", seconds=1.0)
+            assert "unavailable" in session.request("layers", n=1, warmup=1)
     finally:
         browser.picture = None
     assert (tmp_path / "page.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -82,6 +82,7 @@ class BrowserSession:
             "hello": lambda: dict(self._machine()),
             "state": self._processes.state,
             "energy": lambda seconds: {"unavailable": "a browser has no energy counter"},  # noqa: ARG005
+            "layers": lambda n, warmup: {"unavailable": "onnxruntime-web has no profile of its layers"},  # noqa: ARG005
             "memory": self._processes.memory,
             "load": self._load,
             "infer": self._infer,
