@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@click.group()
+@click.group(epilog="Example: edgeopt devices setup qemu")
 def setup() -> None:
     """Get what a kind of device needs before it can be used."""
 
