@@ -19,6 +19,7 @@ import pytest
 from browser_here import convolution, demand_browser, engine_of
 from onnx import TensorProto, helper
 
+from edgeopt.agent.protocol import PROTOCOL_VERSION
 from edgeopt.core.errors import DeviceError
 from edgeopt.devices import open_device, opened
 from edgeopt.devices.browser.device import BrowserDevice
@@ -100,7 +101,10 @@ def test_every_request_is_answered_as_the_protocol_says(browser, samples, tmp_pa
     try:
         with browser.open(engine_of(path)) as session:
             hello = session.request("hello")["machine"] if False else session.request("hello")
-            assert (hello["arch"], hello["flags"]) == ("wasm32", ["simd128", "relaxed_simd", "threads"])
+            assert (hello["machine"]["arch"], hello["machine"]["flags"]) == (
+                "wasm32",
+                ["simd128", "relaxed_simd", "threads"],
+            )
             loaded = load(session, options=options)
             assert len(loaded["fallbacks"]) == 2
             assert loaded["import_ms"] > 0 < loaded["load_ms"]
@@ -322,6 +326,18 @@ def gone(left, within_s=15.0):
     while left() and time.monotonic() < end:
         time.sleep(0.1)
     return not left()
+
+
+def test_a_chromium_that_does_not_start_is_told_with_its_last_words(tmp_path, monkeypatch):
+    demand_browser()
+    broken = tmp_path / "chromium"
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo Chromium 1.2.3 && exit 0\necho "FATAL: no such library" >&2\nexit 1\n'
+    )
+    broken.chmod(0o755)
+    monkeypatch.setenv("EDGEOPT_CHROMIUM", str(broken))
+    with opened("browser") as device, pytest.raises(DeviceError, match=r"Chromium does not start.*no such library"):
+        device.info()
 
 
 def test_the_device_is_known_by_its_name():

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import stat
+import sys
 import tarfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,8 +22,10 @@ from hypothesis.extra import numpy as arrays
 
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.spec import DTYPES
+from edgeopt.devices.browser import driver as driver_module
 from edgeopt.devices.browser import runtime as web
 from edgeopt.devices.browser.chromium import find_chromium
+from edgeopt.devices.browser.driver import Driver
 from edgeopt.devices.browser.server import PageServer
 from edgeopt.devices.browser.wire import pack, unpack
 
@@ -274,3 +277,20 @@ def test_the_folder_is_the_users_unless_one_is_named(monkeypatch, tmp_path):
     assert web.runtime_folder() == tmp_path / "browser" / "onnxruntime-web"
     monkeypatch.delenv("EDGEOPT_DATA_DIR")
     assert web.runtime_folder().parts[-3:] == ("edgeopt", "browser", "onnxruntime-web")
+
+
+def test_without_playwright_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "playwright.async_api", None)
+    driver = Driver(Path("chromium"))
+    try:
+        with pytest.raises(DeviceError, match=r"Playwright.*not installed\. pip install 'edgeopt\[browser\]'"):
+            driver.open("http://127.0.0.1:1/")
+    finally:
+        driver.close()
+
+
+@pytest.mark.parametrize(("folder", "changed"), [("/tmp/short", False), ("/tmp/" + "long" * 20, True)])
+def test_chromium_gets_a_short_folder_for_its_socket(monkeypatch, folder, changed):
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: folder)
+    assert (driver_module._environment()["TMPDIR"] == "/tmp") == changed

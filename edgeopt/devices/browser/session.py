@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from edgeopt.agent.protocol import PROTOCOL_VERSION
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
 from edgeopt.devices.browser.driver import Driver
@@ -79,7 +81,7 @@ class BrowserSession:
             DeviceError: The page answered with an error, or was lost, or did not answer in time.
         """
         answers: Mapping[str, Callable[..., dict[str, Any]]] = {
-            "hello": lambda: dict(self._machine()),
+            "hello": self._hello,
             "state": self._processes.state,
             "energy": lambda seconds: {"unavailable": "a browser has no energy counter"},  # noqa: ARG005
             "layers": lambda n, warmup: {"unavailable": "onnxruntime-web has no profile of its layers"},  # noqa: ARG005
@@ -96,6 +98,16 @@ class BrowserSession:
             self._timed = True
             reply["rss_mib"] = self._processes.resident_mib()
         return reply
+
+    def _hello(self) -> dict[str, Any]:
+        """Python's part of a session is this process's."""
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "pid": self._page.pid,
+            "machine": dict(self._machine()),
+        }
 
     def put(self, file: Path) -> str:
         """The host's files are read here: nothing is copied."""
