@@ -100,7 +100,8 @@ def test_every_request_is_answered_as_the_protocol_says(browser, samples, tmp_pa
     browser.picture = tmp_path / "page.png"
     try:
         with browser.open(engine_of(path)) as session:
-            hello = session.request("hello")["machine"] if False else session.request("hello")
+            hello = session.request("hello")
+            assert hello["protocol"] == PROTOCOL_VERSION
             assert (hello["machine"]["arch"], hello["machine"]["flags"]) == (
                 "wasm32",
                 ["simd128", "relaxed_simd", "threads"],
