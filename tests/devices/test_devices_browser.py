@@ -93,6 +93,23 @@ def test_an_ort_file_runs_and_threads_change_nothing(browser, samples, tmp_path)
         np.testing.assert_allclose(found["y"], on_host(path, array), rtol=0, atol=6 / 255 * 1.01)
 
 
+def test_weights_in_a_file_of_their_own_are_found_whatever_it_is_called(browser, samples, tmp_path):
+    file, array = samples
+    path = convolution(tmp_path / "model.onnx", int8=False)
+    expected = on_host(path, array)
+    (tmp_path / "engine").mkdir()
+    onnx.save(
+        onnx.load(path),
+        tmp_path / "engine" / "model.onnx",
+        save_as_external_data=True,
+        location="my weights, 100 %.bin",
+        size_threshold=0,
+    )
+    with browser.open(engine_of(tmp_path / "engine" / "model.onnx")) as session:
+        load(session)
+        np.testing.assert_allclose(outputs_of(session, file, tmp_path, 5)["y"], expected, rtol=0, atol=1e-5)
+
+
 def test_every_request_is_answered_as_the_protocol_says(browser, samples, tmp_path):
     file, _ = samples
     path = convolution(tmp_path / "engine" / "model.onnx", int8=False)

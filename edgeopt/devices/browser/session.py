@@ -132,7 +132,11 @@ class BrowserSession:
             self._directory.cleanup()
 
     def _load(
-        self, runtime: str, entry: str, options: Mapping[str, Any] | None = None, threads: int | None = None
+        self,
+        runtime: str,
+        entry: str,  # noqa: ARG002 - the engine that this session was opened for
+        options: Mapping[str, Any] | None = None,
+        threads: int | None = None,
     ) -> dict[str, Any]:
         """Start the runtime, then open the engine; the two are timed apart."""
         options = options or {}
@@ -140,19 +144,19 @@ class BrowserSession:
             "start", {"runtime": f"{self._server.url}runtime/", "graph": self._graph, "threads": threads}
         )
         self._processes.started()
-        given = {
-            path.name: self._server.give(self._prefix + path.name, path)
-            for path in sorted(self._engine.directory.iterdir())
-            if path.is_file()
+        engine = self._server.give(f"{self._prefix}engine", self._engine.path)
+        external = {
+            name: self._server.give(f"{self._prefix}external-{number}", self._engine.directory / name)
+            for number, name in enumerate(_external_files(self._engine.path))
         }
         loaded = self._ask(
             "load",
             {
-                "engine": given.pop(entry),
-                "external": {name: url for name, url in given.items() if name.endswith(".data")},
+                "engine": engine,
+                "external": external,
                 "options": {key: options[key] for key in ("graph_optimization_level", "config") if key in options},
                 "nothing": runtime == "null",
-                "title": f"{entry}, {runtime} engine",
+                "title": f"{self._engine.entry}, {runtime} engine",
             },
         )
         self._processes.loaded()
@@ -249,6 +253,23 @@ class BrowserSession:
 def _samples(arrays: Mapping[str, np.ndarray]) -> int:
     first = next(iter(arrays.values()))
     return len(first) if first.ndim else 0
+
+
+def _external_files(path: Path) -> list[str]:
+    """The files that hold an ONNX file's weights, as it names them; none where the page is to find it malformed."""
+    if path.suffix != ".onnx":
+        return []
+    import onnx  # noqa: PLC0415
+    from onnx.external_data_helper import uses_external_data  # noqa: PLC0415
+
+    try:
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # noqa: BLE001 - whatever a malformed file makes it raise
+        return []
+    entries = (entry for tensor in tensors if uses_external_data(tensor) for entry in tensor.external_data)
+    names = {entry.value for entry in entries if entry.key == "location"}
+    folder = path.parent.resolve()
+    return sorted(name for name in names if (folder / name).resolve().is_relative_to(folder))
 
 
 def _left_out(options: Mapping[str, Any]) -> list[str]:
