@@ -47,6 +47,7 @@ HOMES = {
     "torch": ("model/", "compress/", "graph/export", "data/"),
     "torchao": ("model/", "compress/", "graph/export"),
     "asyncssh": ("devices/",),
+    "playwright": ("devices/browser/",),
     "click": ("cli/",),
     "rich": ("cli/", "report/terminal", "report/inspect"),  # the terminal's renderers
 } | dict.fromkeys(RUNTIMES, ("backends/", "agent/runners/"))
@@ -62,6 +63,7 @@ HEAVY = {
     "matplotlib",
     "PIL",
     "asyncssh",
+    "playwright",
     *RUNTIMES,
 }
 

@@ -69,6 +69,12 @@ _SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", 
     type=click.Path(path_type=Path),
     help="Of a soak or roofline: FILE.svg or FILE.html.",
 )
+@click.option(
+    "--screenshot",
+    metavar="FILE.png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --device browser: a picture of its page, with the latencies and the outputs of a sample.",
+)
 @device_options(fleets=True, numerics=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def bench(  # one parameter per option
@@ -82,6 +88,7 @@ def bench(  # one parameter per option
     precision: str | None,
     soak: str | None,
     output: Path | None,
+    screenshot: Path | None,
     device: str,
     devices_file: Path | None,
     *,
@@ -91,12 +98,13 @@ def bench(  # one parameter per option
 ) -> int:
     """Measure BUNDLE's latency, throughput, cold start and memory again, in a fresh process."""
     _check_output(output, drawn=soak is not None or roofline)
+    _check_screenshot(screenshot, device)
     fleet = device.startswith("fleet:")
 
     def chosen(progress: ProgressListener) -> "AbstractContextManager[Device]":
         return chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file)
 
-    beside = [qps, p99_ms, precision, samples, *scenarios, *batches]
+    beside = [qps, p99_ms, precision, samples, screenshot, *scenarios, *batches]
     if _is_of_its_own(soak=soak, roofline=roofline, others=fleet or any(value is not None for value in beside)):
         if soak is None:
             return _roofline(bundle, chosen, threads=threads, output=output, as_json=as_json)
@@ -131,6 +139,8 @@ def bench(  # one parameter per option
             )
         else:
             with chosen(progress) as where:
+                if screenshot is not None:
+                    where.picture = screenshot  # type: ignore[attr-defined]  # the browser's
                 measured = work(where, progress)
     if fleet:
         return show_fleet(rows, as_json=as_json)
@@ -197,6 +207,15 @@ def _roofline(
     for note in roofline_notes(found):
         console.print(Text(note))
     return 0
+
+
+def _check_screenshot(screenshot: Path | None, device: str) -> None:
+    if screenshot is None:
+        return
+    if device != "browser":
+        raise EdgeOptError("Only a browser has a page to take a picture of.", got=device, fix="Add --device browser.")
+    if screenshot.suffix != ".png" or not screenshot.absolute().parent.is_dir():
+        raise EdgeOptError("A picture is a PNG file in a folder that exists.", got=str(screenshot))
 
 
 def _asked(scenarios: Sequence[str], *, qps: float | None, p99_ms: float | None) -> tuple[Scenario, ...]:

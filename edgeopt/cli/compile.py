@@ -19,6 +19,7 @@ from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.spec import parse_input
 from edgeopt.pipeline.compile import compile_model, dry_run
 from edgeopt.pipeline.options import NUMERICS_SAMPLES, CompileOptions
+from edgeopt.targets.load import find_target
 
 __all__ = ["compile_"]
 
@@ -91,7 +92,7 @@ class _CompileCommand(GroupedCommand):
     type=click.FloatRange(min=0, min_open=True),
     help="When this is over, ship the best so far; training ends early. The first rung is always tried.",
 )
-@device_options()
+@device_options(of_target=True)
 @click.option(
     "--numerics",
     metavar="CPU,CPU",
@@ -123,7 +124,7 @@ def compile_(  # one parameter per option
     factory_args: Sequence[str],
     objective: str | None,
     max_minutes: float | None,
-    device: str,
+    device: str | None,
     devices_file: Path | None,
     numerics: str | None,
     numerics_samples: int,
@@ -163,7 +164,12 @@ def compile_(  # one parameter per option
     )
     with (
         progress_bars(quiet=as_json) as progress,
-        chosen_device(device, progress, accept_new_host_key=accept_new_host_key, devices_file=devices_file) as where,
+        chosen_device(
+            device or find_target(target).device,
+            progress,
+            accept_new_host_key=accept_new_host_key,
+            devices_file=devices_file,
+        ) as where,
     ):
         options = dataclasses.replace(options, device=where)
         if dry:

@@ -30,25 +30,27 @@ devices_file_option = click.option(
 
 
 def device_options(
-    *, fleets: bool = False, numerics: bool = True, several: bool = False
+    *, fleets: bool = False, numerics: bool = True, several: bool = False, of_target: bool = False
 ) -> Callable[[Command], Command]:
     """``--device``, ``--accept-new-host-key`` and ``--devices-file``.
 
     Args:
         fleets: Whether all devices of a fleet may be named at once.
         numerics: Whether an emulated CPU will do.
+        of_target: Whether the target says where, if nothing is named; else it is this machine.
         several: Whether ``--device`` may be repeated; the parameter is then a tuple.
     """
-    ways = ["local", "ssh://[user@]host[:port]", *(["qemu:CPU (numerics only)"] if numerics else [])]
+    ways = ["local", "browser", "ssh://[user@]host[:port]", *(["qemu:CPU (numerics only)"] if numerics else [])]
     last = "or a name in devices.toml" + (", or fleet:NAME for all of a fleet at once" if fleets else "")
+    usual = "browser for a target that is one, else local" if of_target else "local"
 
     def decorate(command: Command) -> Command:
         device = click.option(
             "--device",
             metavar="WHERE",
-            default=("local",) if several else "local",
+            default=None if of_target else ("local",) if several else "local",
             multiple=several,
-            show_default="local",
+            show_default=usual,
             help=f"Where to run: {', '.join(ways)}, {last}." + ("  Repeatable." if several else ""),
         )
         return device(new_host_key_option(devices_file_option(command)))

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from edgeopt.cli.browser import browser
 from edgeopt.cli.device_options import devices_file_option, new_host_key_option
 from edgeopt.cli.emulation import setup, show_emulated
 from edgeopt.core.errors import EdgeOptError
@@ -24,6 +25,7 @@ _EXAMPLES = """\b
 Examples:
   edgeopt devices --check
   edgeopt devices setup qemu
+  edgeopt devices setup browser
 """
 
 
@@ -60,6 +62,7 @@ def devices(
 
 
 devices.add_command(setup)
+setup.add_command(browser)
 
 
 def _ask(listed: "Devices", devices_file: Path | None, *, accept_new_host_key: bool) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ COMMANDS = {
     "sensitivity": ("edgeopt.cli.sensitivity:sensitivity", "Score a model with one group of layers in int8 at a time."),
     "analyze": ("edgeopt.cli.analyze:analyze", "Show what each layer of a model costs, and what could be removed."),
     "sample": ("edgeopt.cli.sample:sample", "Write an Android or iOS application around a bundle."),
-    "devices": ("edgeopt.cli.devices:devices", "List the devices, ask each what it is, or set emulation up."),
+    "devices": ("edgeopt.cli.devices:devices", "List the devices, ask each what it is, or set a kind of them up."),
     "targets": ("edgeopt.cli.targets:targets", "List, explain and compare targets; describe this machine as one."),
     "recipes": ("edgeopt.cli.recipes:recipes", "List the shipped recipes, or print one."),
     "doctor": ("edgeopt.cli.doctor:doctor", "Say which runtimes are here, and how to get the others."),

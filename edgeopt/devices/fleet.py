@@ -28,6 +28,7 @@ from edgeopt.devices.ssh.address import Address, parse_address
 __all__ = ["DeviceEntry", "Devices", "FleetEntry", "find_address", "members", "read_devices"]
 
 _FILE = "devices.toml"
+_TAKEN = ("local", "browser")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -62,11 +63,13 @@ class Devices(_Frozen):
         import re  # noqa: PLC0415
 
         for name in (*self.device, *self.fleet):
-            if not re.match(_NAME, name) or name == "local":
-                raise ValueError(f"the name {name!r} cannot be used: letters, digits, '.', '_', '-', and not 'local'")
+            if not re.match(_NAME, name) or name in _TAKEN:
+                raise ValueError(
+                    f"the name {name!r} cannot be used: letters, digits, '.', '_', '-', and not {' or '.join(_TAKEN)}"
+                )
         for fleet, entry in self.fleet.items():
             for name in entry.devices:
-                if name not in self.device and name != "local":
+                if name not in self.device and name not in _TAKEN:
                     near = ", ".join(nearest_first(name, self.device)) or "none"
                     raise ValueError(
                         f"fleet {fleet!r} names {name!r}, which is no device; known, nearest first: {near}"
@@ -103,14 +106,14 @@ def find_address(spec: str, file: Path | None = None) -> Address:
     if spec.startswith("ssh://"):
         return parse_address(spec)
     if "://" in spec:
-        raise DeviceError("There is no device of that kind.", got=repr(spec), fix="Known: local, ssh://…")
+        raise DeviceError("There is no device of that kind.", got=repr(spec), fix="Known: local, browser, ssh://…")
     devices = read_devices(file)
     if spec.startswith("fleet:"):
         raise DeviceError(
             "A fleet is several devices, and this is done on one.", got=repr(spec), fix="Name one device."
         )
     if spec not in devices.device:
-        near = ", ".join(nearest_first(spec, {"local", *devices.device}))
+        near = ", ".join(nearest_first(spec, {*_TAKEN, *devices.device}))
         raise DeviceError(
             "There is no device of that name.",
             got=repr(spec),

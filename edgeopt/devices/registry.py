@@ -28,7 +28,9 @@ class Opener(Protocol):
 
 
 DEVICES: Registry[Callable[[], Device]] = Registry(
-    "device", {"local": "edgeopt.devices.local:LocalDevice"}, "edgeopt.devices"
+    "device",
+    {"browser": "edgeopt.devices.browser.device:BrowserDevice", "local": "edgeopt.devices.local:LocalDevice"},
+    "edgeopt.devices",
 )
 """Device name → its class, imported on use."""
 
@@ -53,7 +55,7 @@ def open_device(
     """The device that ``spec`` names.
 
     Args:
-        spec: ``local`` (this machine), ``ssh://[user@]host[:port][?python=…]``, ``qemu:CPU`` (an emulated CPU, for
+        spec: ``local`` (this machine), ``browser`` (Chromium on it), ``ssh://[user@]host[:port][?python=…]``, ``qemu:CPU`` (an emulated CPU, for
             numerics only), or a name of ``devices.toml``.
         accept_new_host_key: Take the key of a device that is not in known_hosts yet, and add it.
         devices_file: Instead of ``devices.toml`` here or in the user's config folder.

@@ -46,6 +46,8 @@ def harness_overhead(
         except DeviceError as error:
             return not_measured(_NAME, "us", str(error))
     blocks = np.array(taken, dtype=np.float64) / 1e3
+    if not np.median(blocks):
+        return not_measured(_NAME, "us", "it is less than a step of the device's clock", runtime="null", batch=batch)
     return Measurement(
         name=_NAME,
         value=float(np.median(blocks)),

@@ -61,7 +61,7 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
     seed: int = 0,
     max_minutes: float | None = None,
     use_cache: bool = True,
-    device: str | Device = "local",
+    device: str | Device | None = None,
     numerics: Sequence[str] = (),
     progress: ProgressListener = ignore_progress,
 ) -> Bundle:
@@ -80,8 +80,9 @@ def compile(  # noqa: A001 - the verb of the field, used as edgeopt.compile
         seed: Of every random choice.
         max_minutes: When this is over, a recipe that tries several yields the best so far, and training ends early.
         use_cache: Reuse the results of earlier runs.
-        device: Where engines are run and measured: ``local``, ``ssh://user@host``, a name of ``devices.toml``. Another
-            machine must be what the target describes; an emulated CPU (``qemu:cortex-a53``) gives numerics only.
+        device: Where engines are run and measured: ``local``, ``browser``, ``ssh://user@host``, a name of
+            ``devices.toml``. Another machine must be what the target describes; an emulated CPU (``qemu:cortex-a53``)
+            gives numerics only. None: this machine, or the browser for a target that is one.
         numerics: Devices on which what is shipped is run too, its outputs compared with this machine's:
             ``["qemu:cortex-a53", "qemu:max"]``.
         progress: Told how far the run is.
@@ -165,7 +166,8 @@ def dry_run(options: CompileOptions, progress: ProgressListener = ignore_progres
 @contextmanager
 def prepared(options: CompileOptions, progress: ProgressListener, *, writes: bool = True) -> Iterator[Run]:
     """Check everything that can be checked before work starts; ``writes``: whether the run ends in a bundle."""
-    with opened(options.device, progress=progress) as device:
+    where = find_target(options.target).device if options.device is None else options.device
+    with opened(where, progress=progress) as device:
         yield from _prepared(options, progress, device, writes=writes)
 
 

@@ -34,7 +34,7 @@ class CompileOptions:
         seed: Of every random choice.
         use_cache: Reuse the results of earlier runs, and keep this one's.
         max_minutes: Of the whole run: when it is over, a ladder yields the best so far, and training ends early.
-        device: Where the measured engines run: a name or URL, or a device that is open.
+        device: Where the measured engines run: a name or URL, or a device that is open; None: the target's own.
         numerics: Devices whose outputs what is shipped is compared with this machine's, e.g. ``qemu:cortex-a53``.
         numerics_samples: How many of the test split are run on each.
         command: What the user typed, for the manifest.
@@ -53,7 +53,7 @@ class CompileOptions:
     seed: int = 0
     use_cache: bool = True
     max_minutes: float | None = None
-    device: str | Device = "local"
+    device: str | Device | None = None
     numerics: Sequence[str] = ()
     numerics_samples: int = NUMERICS_SAMPLES
     command: str = "edgeopt.compile"

@@ -54,7 +54,7 @@ class Isa(_Frozen):
     without.
     """
 
-    arch: Literal["x86_64", "aarch64"]
+    arch: Literal["x86_64", "aarch64", "wasm32"]
     requires: tuple[str, ...] = ()
     requires_any: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
@@ -169,6 +169,7 @@ class Target(_Frozen):
             model (``/proc/device-tree/model``) for it to be that device.
         accelerator: What its runtimes compute on where that is not the CPU or an NVIDIA GPU.
         system: The operating system that it runs; null where any will do.
+        device: Where its engines are run unless another place is named: ``local``, or ``browser``.
     """
 
     schema_version: Literal[1]
@@ -193,6 +194,7 @@ class Target(_Frozen):
     identify: tuple[str, ...] = ()
     accelerator: Accelerator | None = None
     system: Literal["linux", "android", "ios"] | None = None
+    device: Literal["local", "browser"] = "local"
     notes: tuple[str, ...] = ()
     sources: tuple[Source, ...] = Field(min_length=1)
 

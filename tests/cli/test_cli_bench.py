@@ -82,6 +82,17 @@ def test_a_roofline_is_a_measurement_of_its_own(run, beside):
         run("--roofline", *beside)
 
 
+def test_only_a_browser_has_a_page_to_take_a_picture_of(run):
+    with pytest.raises(EdgeOptError, match=r"Only a browser has a page.*Received: local\. Add --device browser"):
+        run("--screenshot", "page.png")
+
+
+@pytest.mark.parametrize("file", ["page.jpg", "no-such-folder/page.png"])
+def test_a_picture_is_a_png_in_a_folder_that_exists(run, file):
+    with pytest.raises(EdgeOptError, match=f"PNG file in a folder that exists.*{file}"):
+        run("--screenshot", file, "--device", "browser")
+
+
 def test_a_soak_is_a_measurement_of_its_own(run):
     with pytest.raises(EdgeOptError, match="measurement of its own"):
         run("--soak", "30m", "--precision", "5%")

@@ -206,6 +206,11 @@ def _bad_onnx(world: World) -> list[str]:
     return compiled(world, world.folder / "m.onnx", "-r", "fp32", data="")
 
 
+def _without_chromium(world: World, arguments: list[str]) -> list[str]:
+    world.environment["EDGEOPT_CHROMIUM"] = "no-such-chromium"
+    return arguments
+
+
 def _training(*overrides: str, labelled: bool = True, net: Callable[[], torch.nn.Module] | None = None) -> Arguments:
     """Good training data and the recipe int8-qat, with something wrong about them."""
 
@@ -603,6 +608,12 @@ CASES = (
         name="target: unknown",
         arguments=lambda w: compiled(w, target="jetsn"),
         says=("'jetsn'", "nearest first: jetson", "raspberry-pi-5"),
+        before_work=True,
+    ),
+    Case(
+        name="target: a page, and no Chromium",
+        arguments=lambda w: _without_chromium(w, compiled(w, target="browser-wasm")),
+        says=("EDGEOPT_CHROMIUM names no program", "'no-such-chromium'", "path of a Chromium"),
         before_work=True,
     ),
     Case(

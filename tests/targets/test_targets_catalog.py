@@ -2,16 +2,19 @@
 
 import re
 import shutil
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 
 from edgeopt.core.errors import TargetError
 from edgeopt.targets import load
+from edgeopt.targets.host import Host, stands_for
 from edgeopt.targets.load import broken_catalogs, dump_target, find_target, list_targets, read_target
 
 EXPECTED = [
     "android-arm64",
+    "browser-wasm",
     "iphone",
     "jetson-agx-orin",
     "jetson-orin-nano",
@@ -33,7 +36,7 @@ EXPECTED = [
     "x86-avx2",
     "x86-vnni",
 ]
-DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "openvino-novnni", "tensorrt"}
+DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "ort-wasm", "openvino", "openvino-novnni", "tensorrt"}
 SHIPPED = sorted(load._CATALOG.glob("*.yaml"))
 
 
@@ -124,6 +127,24 @@ def test_openvino_is_not_promised_int8_on_armv8_0(tmp_path, requires):
     assert "int8" in find_target(mine).precisions
 
 
+def test_a_target_that_is_a_browser_is_measured_in_one_and_no_other_is():
+    assert {target.name: target.device for target in list_targets() if target.isa.arch == "wasm32"} == {
+        "browser-wasm": "browser"
+    }
+    assert {target.device for target in list_targets() if target.isa.arch != "wasm32"} == {"local"}
+
+
+def test_a_browser_with_simd_stands_for_a_page_and_this_machine_does_not():
+    target = find_target("browser-wasm")
+    browser = Host(cpu="Chromium", arch="wasm32", features=frozenset({"simd128"}), cores=2, memory_mib=1)
+    assert stands_for(target, browser)[0]
+    assert not stands_for(target, replace(browser, features=frozenset()))[0]
+    assert stands_for(target, replace(browser, arch="x86_64")) == (
+        False,
+        "browser-wasm is wasm32; this machine is x86_64.",
+    )
+
+
 def test_an_unknown_name_lists_all_nearest_first():
     with pytest.raises(
         TargetError, match=r"no target of that name\. Received: 'jetsn'\..*nearest first: jetson, .*x86-vnni"
@@ -164,7 +185,7 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         ("opset_max: 23", "opset_max: 19", r"opset 20 is newer than onnxruntime reads \(opset_max 19\)"),
         ("name: x86-vnni", "name: X86 vnni", r"name is 'X86 vnni': string should match pattern"),
         ("default_recipe: auto\n", "", r"default_recipe is missing"),
-        ("arch: x86_64", "arch: riscv64", r"isa\.arch is 'riscv64'; choose 'x86_64' or 'aarch64'"),
+        ("arch: x86_64", "arch: riscv64", r"isa\.arch is 'riscv64'; choose 'x86_64', 'aarch64' or 'wasm32'"),
         ("  - name: onnxruntime", "  - name: onnxruntime\n    name: twice", r"the key 'name' comes twice at line"),
     ],
 )

@@ -20,6 +20,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "openvino": "edgeopt.graph.dialects.openvino:DIALECT",
         "openvino-novnni": "edgeopt.graph.dialects.openvino_novnni:DIALECT",
         "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
+        "ort-wasm": "edgeopt.graph.dialects.ort_wasm:DIALECT",
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
         "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
         "tensorrt": "edgeopt.graph.dialects.tensorrt:DIALECT",

@@ -1,0 +1,1 @@
+"""A real browser as a device: onnxruntime-web in headless Chromium."""
