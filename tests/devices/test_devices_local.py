@@ -225,7 +225,7 @@ def test_only_features_that_choose_kernels_are_shown():
 
 
 def test_devices_open_by_name():
-    assert list(DEVICES) == ["local"]
+    assert list(DEVICES) == ["browser", "local"]
     assert isinstance(open_device("local"), LocalDevice)
 
 
