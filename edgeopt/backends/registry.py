@@ -19,6 +19,7 @@ class BackendRegistry(Registry[Backend]):
 BACKENDS: Registry[Backend] = BackendRegistry(
     "backend",
     {
+        "executorch": "edgeopt.backends.executorch:ExecuTorchBackend",
         "onnxruntime": "edgeopt.backends.onnxruntime:OnnxRuntimeBackend",
         "openvino": "edgeopt.backends.openvino:OpenVinoBackend",
         "ort-mobile": "edgeopt.backends.ort_mobile:OrtMobileBackend",

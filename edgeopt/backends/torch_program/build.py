@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from edgeopt.backends.torch_program.graph import Node, Plan, read_plan
 from edgeopt.backends.torch_program.table import CONSTANT_OPS, builder, unknown
-from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value, torch_dtype
+from edgeopt.backends.torch_program.values import QuantizedConstant, QuantizedTensor, Step, Value, torch_dtype
 from edgeopt.core.errors import BackendError
 from edgeopt.core.spec import TensorSpec
 
@@ -104,6 +104,7 @@ class _Program(nn.Module):
         self._plan = plan
         self.at: Node | None = None  # where it stands, for the error
         self.steps = nn.ModuleList(_step(node, plan.opset, stays_float=node.name in stays_float) for node in plan.nodes)
+        self.last = Step("output", None, {}, 1, opset=plan.opset)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One tensor per output."""
@@ -121,6 +122,8 @@ class _Program(nn.Module):
         return tuple(self._output(values[spec.name], index, handed) for index, spec in enumerate(plan.outputs))
 
     def _output(self, value: Any, index: int, handed: Collection[int]) -> Tensor:
+        if isinstance(value, QuantizedTensor):  # it has no step of its own to belong to
+            return value.to_float(cast(Step, self.last), f"output_{index}")
         if isinstance(value, Tensor):
             return value.clone() if id(value) in handed else value  # compilers refuse an input that is an output
         key = f"output_{index}"

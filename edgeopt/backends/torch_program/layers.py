@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from torch import Tensor
 
-from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value
+from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value, is_constant
 
 __all__ = [
     "batch_norm",
@@ -70,7 +70,7 @@ def gemm(step: Step, a: Value, b: Value, c: Value = None) -> Tensor:
     left = step.tensor(a, "a")
     if step.attribute("transA", 0):
         left = left.t()
-    if not isinstance(b, Tensor) and alpha == 1.0 and beta == 1.0:
+    if is_constant(b) and alpha == 1.0 and beta == 1.0:
         return _linear(step, left, b, c, turned=bool(step.attribute("transB", 0)))
     right = step.tensor(b, "b")
     product = torch.matmul(left, right.t() if step.attribute("transB", 0) else right) * alpha
@@ -81,7 +81,7 @@ def matmul(step: Step, a: Value, b: Value, bias: Value = None) -> Tensor:
     """A B (+ bias); with a constant matrix B it is a linear layer."""
     left = step.tensor(a, "a")
     shape = b.values.shape if isinstance(b, QuantizedConstant) else getattr(b, "shape", ())
-    if not isinstance(b, Tensor) and len(shape) == 2:
+    if is_constant(b) and len(shape) == 2:
         return _linear(step, left, b, bias, turned=False)
     product = torch.matmul(left, step.tensor(b, "b"))
     return product if bias is None else product + step.tensor(bias, "bias")

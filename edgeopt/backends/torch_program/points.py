@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization.fx import _decomposed  # noqa: F401 (registers torch.ops.quantized_decomposed)
 
-from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value, torch_dtype
+from edgeopt.backends.torch_program.values import QuantizedConstant, QuantizedTensor, Step, Value, torch_dtype
 
 __all__ = ["dequantize_linear", "quantize_linear"]
 
@@ -35,23 +35,17 @@ def quantize_linear(step: Step, x: Value, scale: Value, zero: Value = None) -> T
 
 
 def dequantize_linear(step: Step, x: Value, scale: Value, zero: Value = None) -> Value:
-    """(x − zero point) × scale; of a constant it is left to the reader."""
+    """(x − zero point) × scale, which is left to whoever reads it."""
     if isinstance(x, np.ndarray):
         return _constant(step, x, scale, zero)
     given = step.tensor(x, "x")
     scales, zeros = _grid(step, scale, zero, default=np.dtype(str(given.dtype).removeprefix("torch.")))
-    kind = given.dtype
-    low, high = torch.iinfo(kind).min, torch.iinfo(kind).max
-    ops = torch.ops.quantized_decomposed
-    if scales.size == 1:
-        made: Tensor = ops.dequantize_per_tensor.default(
-            given, float(scales.reshape(-1)[0]), int(zeros.reshape(-1)[0]), low, high, kind
-        )
-        return made
-    axis = step.attribute("axis", 1) % given.ndim
-    wide = step.tensor(zeros.astype(np.int64), "zero")
-    made = ops.dequantize_per_channel.default(given, step.tensor(scales, "scale"), wide, axis, low, high, kind)
-    return made
+    return QuantizedTensor(
+        values=given,
+        scale=scales.reshape(-1),
+        zero_point=np.broadcast_to(zeros.reshape(-1), scales.size).astype(np.int64),
+        axis=step.attribute("axis", 1) % max(given.ndim, 1),
+    )
 
 
 def _constant(step: Step, x: np.ndarray, scale: Value, zero: Value) -> Value:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor
 
-from edgeopt.backends.torch_program.values import Step, Value, torch_dtype
+from edgeopt.backends.torch_program.values import Step, Value, is_constant, torch_dtype
 
 __all__ = ["BINARY", "UNARY", "cast", "clip", "elu", "gelu", "hard_sigmoid", "leaky_relu", "maximum", "minimum", "softmax"]
 __all__ += ["binary", "log_softmax", "power", "unary", "where"]
@@ -70,7 +70,7 @@ def binary(step: Step, op: str, a: Value, b: Value) -> Tensor:
 def power(step: Step, a: Value, b: Value) -> Tensor:
     """a to the power of b; a constant exponent is a number, as kernels for squares look for it."""
     left = step.tensor(a, "a")
-    if not isinstance(b, Tensor):
+    if is_constant(b):
         exponent = step.constant(b, "exponent")
         if exponent.size == 1:
             number = float(exponent.reshape(-1)[0])

@@ -148,7 +148,7 @@ def _reduce(step: Step, x: Value, axes: Value, run: Callable[[Tensor, list[int],
 def _mean(x: Tensor, dims: list[int], keep: bool) -> Tensor:  # noqa: FBT001
     """The mean, written as XNNPACK's partitioner takes it: over the last two of four axes, which stay."""
     if x.ndim == 3 and dims == [2]:
-        made = torch.mean(x.unsqueeze(2), [2, 3], keepdim=True).squeeze(3)
+        made = torch.mean(x.reshape(*x.shape[:2], 1, x.shape[2]), [2, 3], keepdim=True).reshape(*x.shape[:2], 1)
     else:
         made = torch.mean(x, dims, keepdim=True)
     return made if keep else made.reshape([size for dim, size in enumerate(x.shape) if dim not in dims])

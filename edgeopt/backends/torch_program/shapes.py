@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from torch import Tensor
 
-from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value
+from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value, is_constant
 
 __all__ = ["concat", "depth_to_space", "expand", "flatten", "gather", "identity", "pad", "reshape", "shape", "slices"]
 __all__ += ["space_to_depth", "split", "squeeze", "tile", "transpose", "unsqueeze"]
@@ -112,7 +112,7 @@ def gather(step: Step, x: Value, indices: Value) -> Tensor:
     """What stands at ``indices`` along an axis; a constant index selects, a table of rows is an embedding."""
     given, axis = step.tensor(x, "x"), step.attribute("axis", 0)
     size = int(given.shape[axis])
-    if not isinstance(indices, Tensor):
+    if is_constant(indices):
         places = step.constant(indices, "indices").astype(np.int64)
         places = np.where(places < 0, places + size, places)
         if places.ndim == 0:
@@ -120,6 +120,7 @@ def gather(step: Step, x: Value, indices: Value) -> Tensor:
         found = given.index_select(axis, step.tensor(places.reshape(-1), "indices"))
         axis %= given.ndim
         return found.reshape([*given.shape[:axis], *places.shape, *given.shape[axis + 1 :]])
+    indices = step.tensor(indices, "indices")
     # A negative index counts from the end; kernels for embeddings do not check.
     wrapped = torch.where(indices < 0, indices + size, indices).to(torch.int64)
     if axis == 0 and given.ndim == 2 and given.is_floating_point():

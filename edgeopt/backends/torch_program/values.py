@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeopt.core.errors import BackendError
 
-__all__ = ["QuantizedConstant", "Step", "Value", "dequantize", "torch_dtype"]
+__all__ = ["QuantizedConstant", "QuantizedTensor", "Step", "Value", "is_constant", "torch_dtype"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,39 @@ class QuantizedConstant:
         return shifted.astype(np.float32) * self.scale.reshape(shape)
 
 
-Value = Tensor | np.ndarray | QuantizedConstant | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedTensor:
+    """Integers that are computed, and their grid. Every reader dequantizes them for itself.
+
+    The partitioners take an operation together with the DequantizeLinear in front of it; one that several operations
+    share ties them all together, and parts the graph elsewhere.
+
+    Attributes:
+        values: int8 or uint8.
+        scale: float32, [1] or one per index of ``axis``.
+        zero_point: int64, likewise.
+    """
+
+    values: Tensor
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int
+
+    def to_float(self, step: Step, key: str) -> Tensor:
+        """(values − zero point) × scale, as an operation of ``step``."""
+        kind = self.values.dtype
+        low, high = torch.iinfo(kind).min, torch.iinfo(kind).max
+        ops = torch.ops.quantized_decomposed
+        if self.scale.size == 1:
+            scale, zero = float(self.scale.reshape(-1)[0]), int(self.zero_point.reshape(-1)[0])
+            made: Tensor = ops.dequantize_per_tensor.default(self.values, scale, zero, low, high, kind)
+            return made
+        scales, zeros = step.tensor(self.scale, f"{key}_scale"), step.tensor(self.zero_point, f"{key}_zero")
+        made = ops.dequantize_per_channel.default(self.values, scales, zeros, self.axis, low, high, kind)
+        return made
+
+
+Value = Tensor | np.ndarray | QuantizedConstant | QuantizedTensor | None
 
 
 class Step(nn.Module):
@@ -82,7 +114,9 @@ class Step(nn.Module):
         if isinstance(value, Tensor):
             return value
         if isinstance(value, QuantizedConstant):
-            return dequantize(self, value, key)
+            return _dequantize(self, value, key)
+        if isinstance(value, QuantizedTensor):
+            return value.to_float(self, key)
         if value is None:
             raise self.refused(f"its input {key!r} is missing")
         if key not in self._buffers:
@@ -122,7 +156,7 @@ class Step(nn.Module):
         )
 
 
-def dequantize(step: Step, constant: QuantizedConstant, key: str) -> Tensor:
+def _dequantize(step: Step, constant: QuantizedConstant, key: str) -> Tensor:
     """DequantizeLinear of a constant as the compilers recognise it; a plain float constant where the step stays float."""
     if step.stays_float or math.prod(constant.values.shape) == 0:
         return step.tensor(constant.to_float(), key)
@@ -141,13 +175,18 @@ def dequantize(step: Step, constant: QuantizedConstant, key: str) -> Tensor:
     return made
 
 
+def is_constant(value: Value) -> bool:
+    """Whether it is known when the program is built."""
+    return isinstance(value, np.ndarray | QuantizedConstant)
+
+
 def torch_dtype(kind: Any) -> torch.dtype:
     """NumPy's dtype as torch's.
 
     Raises:
         BackendError: torch has none.
     """
-    found = getattr(torch, str(np.dtype(kind)).replace("bool", "bool"), None)
+    found = getattr(torch, str(np.dtype(kind)), None)
     if not isinstance(found, torch.dtype):
         raise BackendError("A value of the graph has a type that torch does not know.", got=np.dtype(kind))
     return found
