@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt.agent.runners import executorch as runner
+from edgeopt.agent.runners.quiet import quietly
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.support import (
     HostRunner,
@@ -56,7 +57,7 @@ class ExecuTorchBackend:
         """Write the torch program, lower it to XNNPACK, and read back what was lowered."""
         version = require_installed(self.name, self.available().version, HOW_TO_GET)
         check_options(rules, {})
-        with runner.quietly():
+        with quietly():
             from edgeopt.backends.torch_program.build import build_program  # noqa: PLC0415
             from edgeopt.backends.torch_program.graph import read_plan  # noqa: PLC0415
             from edgeopt.backends.torch_program.placement import without_int8  # noqa: PLC0415

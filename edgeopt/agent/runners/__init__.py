@@ -25,6 +25,7 @@ __all__ = ["RUNNERS", "Runner", "UnknownRuntimeError", "find_opener", "open_runn
 
 RUNNERS: dict[str, str] = {
     "executorch": "runners.executorch:open_runner",
+    "litert": "runners.litert:open_runner",
     "null": "runners.null:open_runner",
     "onnxruntime": "runners.onnxruntime:open_runner",
     "openvino": "runners.openvino:open_runner",
@@ -35,6 +36,7 @@ RUNNERS: dict[str, str] = {
 
 _IMPORTS: dict[str, str] = {
     "executorch": "runners.executorch:import_executorch",
+    "litert": "runners.litert:import_litert",
     "onnxruntime": "runners.onnxruntime:import_onnxruntime",
     "openvino": "runners.openvino:import_openvino",
     "ort-mobile": "runners.onnxruntime:import_onnxruntime",

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, List
@@ -17,8 +12,9 @@ import numpy as np
 
 from .contract import RunnerError, first_useful_line
 from .fixed_batch import FixedBatch
+from .quiet import quietly
 
-__all__ = ["ExecuTorchRunner", "import_executorch", "open_runner", "quietly"]
+__all__ = ["ExecuTorchRunner", "import_executorch", "open_runner"]
 
 _METHOD = "forward"
 
@@ -66,35 +62,6 @@ def import_executorch() -> Any:
         except ImportError:
             version = "unknown"
         return Runtime.get(), torch, version
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[Any]:
-    """Keep what ExecuTorch says of itself from the user: warnings, a root logger that it sets up, lines on stderr.
-
-    Yields:
-        A function that gives what was written to stderr so far: there ExecuTorch says why something failed.
-    """
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    with tempfile.TemporaryFile() as said, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(said.fileno(), 2)
-
-        def words() -> str:
-            said.seek(0)
-            return said.read().decode(errors="replace")
-
-        try:
-            yield words
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            root.handlers[:] = handlers
-            root.setLevel(level)
 
 
 class ExecuTorchRunner:

@@ -44,13 +44,14 @@ class TorchProgram:
     names: tuple[str, ...]
 
 
-def build_program(path: Path, batch: int, runtime: str, *, stays_float: Collection[str] = ()) -> TorchProgram:
+def build_program(path: Path, batch: int, runtime: str, *, stays_float: Collection[str] = (), weights: str = "integer") -> TorchProgram:
     """Write the ONNX graph ``path`` as a torch program.
 
     Args:
         batch: What a dynamic first dimension is fixed to.
         runtime: The runtime's name, as an error says it.
         stays_float: Nodes whose quantized weight is written as the float numbers that it stands for.
+        weights: How the others are written: ``integer`` or ``rounded`` (see ``Step``).
 
     Raises:
         BackendError: The file cannot be read, or a node cannot be written in torch; the node is named.
@@ -63,7 +64,7 @@ def build_program(path: Path, batch: int, runtime: str, *, stays_float: Collecti
             fix="Compile for a runtime that reads ONNX: onnxruntime or openvino.",
         )
     example = tuple(torch.zeros([int(dim) for dim in spec.shape], dtype=torch_dtype(spec.dtype)) for spec in plan.inputs)
-    module = _Program(plan, frozenset(stays_float)).eval()
+    module = _Program(plan, frozenset(stays_float), weights).eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,11 +100,13 @@ def node_of(program: TorchProgram, meta: Mapping[str, Any]) -> str | None:
 class _Program(nn.Module):
     """The interpreter. Sizes are NumPy values, computed while the program is traced and not part of it."""
 
-    def __init__(self, plan: Plan, stays_float: Collection[str]) -> None:
+    def __init__(self, plan: Plan, stays_float: Collection[str], weights: str) -> None:
         super().__init__()
         self._plan = plan
         self.at: Node | None = None  # where it stands, for the error
-        self.steps = nn.ModuleList(_step(node, plan.opset, stays_float=node.name in stays_float) for node in plan.nodes)
+        self.steps = nn.ModuleList(
+            _step(node, plan.opset, "float" if node.name in stays_float else weights) for node in plan.nodes
+        )
         self.last = Step("output", None, {}, 1, opset=plan.opset)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -132,10 +135,10 @@ class _Program(nn.Module):
         return self.get_buffer(key).clone()
 
 
-def _step(node: Node, opset: int, *, stays_float: bool) -> Step:
+def _step(node: Node, opset: int, weight: str) -> Step:
     op = None if node.op in CONSTANT_OPS else builder(node.op)
     read = sum(map(bool, node.outputs))
-    return Step(node.name, op, node.attributes, read, opset=opset, stays_float=stays_float)
+    return Step(node.name, op, node.attributes, read, opset=opset, weight=weight)
 
 
 def _is_constant(node: Node, given: list[Value]) -> bool:

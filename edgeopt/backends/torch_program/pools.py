@@ -39,10 +39,14 @@ def max_pool(step: Step, x: Value) -> Tensor:
     given, size, stride, outside, inside = _windows(step, x)
     if any(outside):
         given = F.pad(given, outside, value=-math.inf)
-    run: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[given.ndim - 3]
-    dilations = step.attribute("dilations", [1] * len(size))
-    made: Tensor = run(given, size, stride, inside, dilations, bool(step.attribute("ceil_mode", 0)))
-    return made
+    dilations, ceil = list(step.attribute("dilations", [1] * len(size))), bool(step.attribute("ceil_mode", 0))
+    if given.ndim == 3:  # in two dimensions, as the partitioners know it
+        flat = given.reshape(*given.shape[:2], 1, given.shape[2])
+        made = F.max_pool2d(flat, [1, *size], [1, *stride], [0, *inside], [1, *dilations], ceil)
+        return made.reshape(*given.shape[:2], -1)
+    run: Any = (F.max_pool2d, F.max_pool3d)[given.ndim - 4]
+    found: Tensor = run(given, size, stride, inside, dilations, ceil)
+    return found
 
 
 def average_pool(step: Step, x: Value) -> Tensor:

@@ -89,16 +89,17 @@ class Step(nn.Module):
 
     Args:
         op: The function that computes it: (step, inputs) → one value, or a tuple.
-        stays_float: Of an operation with a quantized weight: whether the weight is written in float, as the runtime has
-            no int8 kernel for this place. The values are the same.
+        weight: How a quantized weight is written, its values the same: ``integer``, for the compilers to dequantize;
+            ``rounded``, float numbers with a quantize and a dequantize behind them; ``float``, where the runtime has no
+            int8 kernel for this place.
     """
 
     def __init__(
-        self, node: str, op: Any, attributes: Mapping[str, Any], outputs: int, *, opset: int, stays_float: bool = False
+        self, node: str, op: Any, attributes: Mapping[str, Any], outputs: int, *, opset: int, weight: str = "integer"
     ) -> None:
         super().__init__()
         self.node, self.attributes, self.outputs, self.opset = node, attributes, outputs, opset
-        self.stays_float = stays_float
+        self.weight_form = weight
         self._op = op
 
     def forward(self, *inputs: Value) -> Any:
@@ -110,7 +111,7 @@ class Step(nn.Module):
         return self.attributes.get(name, default)
 
     def tensor(self, value: Value, key: str) -> Tensor:
-        """A value as a tensor; a constant becomes the buffer ``key`` of this step."""
+        """A value as a tensor; a constant becomes a buffer of this step."""
         if isinstance(value, Tensor):
             return value
         if isinstance(value, QuantizedConstant):
@@ -119,9 +120,10 @@ class Step(nn.Module):
             return value.to_float(self, key)
         if value is None:
             raise self.refused(f"its input {key!r} is missing")
-        if key not in self._buffers:
-            self.register_buffer(key, torch.tensor(value))  # a copy: ONNX's arrays are read-only
-        return self.get_buffer(key)
+        name = f"c_{key}"  # a module has names of its own
+        if name not in self._buffers:
+            self.register_buffer(name, torch.tensor(value))  # a copy: ONNX's arrays are read-only
+        return self.get_buffer(name)
 
     def optional(self, value: Value, key: str) -> Tensor | None:
         """Likewise; None where the input is left out."""
@@ -158,19 +160,24 @@ class Step(nn.Module):
 
 def _dequantize(step: Step, constant: QuantizedConstant, key: str) -> Tensor:
     """DequantizeLinear of a constant as the compilers recognise it; a plain float constant where the step stays float."""
-    if step.stays_float or math.prod(constant.values.shape) == 0:
+    if step.weight_form == "float" or math.prod(constant.values.shape) == 0:
         return step.tensor(constant.to_float(), key)
-    values = step.tensor(constant.values, f"{key}_int")
     kind = torch_dtype(constant.values.dtype)
     info = torch.iinfo(kind)
     # Symmetric int8 weights never hold −128, and XNNPACK's kernels rely on it.
     low = -127 if kind == torch.int8 and int(constant.values.min()) >= -127 else info.min
     ops = torch.ops.quantized_decomposed
+    rounded = step.weight_form == "rounded"
+    values = step.tensor(constant.to_float() if rounded else constant.values, key if rounded else f"{key}_int")
     if constant.axis is None:
         scale, zero = float(constant.scale.reshape(-1)[0]), int(constant.zero_point.reshape(-1)[0])
+        if rounded:
+            values = ops.quantize_per_tensor.default(values, scale, zero, low, info.max, kind)
         made: Tensor = ops.dequantize_per_tensor.default(values, scale, zero, low, info.max, kind)
         return made
     scales, zeros = step.tensor(constant.scale, f"{key}_scale"), step.tensor(constant.zero_point, f"{key}_zero")
+    if rounded:
+        values = ops.quantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind)
     made = ops.dequantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind)
     return made
 
