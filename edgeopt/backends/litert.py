@@ -70,8 +70,10 @@ class LiteRtBackend:
             from edgeopt.backends.torch_program.graph import read_plan  # noqa: PLC0415
             from edgeopt.backends.torch_program.placement import without_int8  # noqa: PLC0415
 
-            causes = without_int8(read_plan(graph, batch, "LiteRT"), "LiteRT")
-            program = build_program(graph, batch, "LiteRT", stays_float=causes, weights="rounded")
+            read = read_plan(graph, batch, "LiteRT")
+            causes = without_int8(read, "LiteRT")
+            form = "rounded" if any(node.op == "QuantizeLinear" for node in read.nodes) else "integer"
+            program = build_program(graph, batch, "LiteRT", stays_float=causes, weights=form)
             plan = program.plan
             path.write_bytes(with_ports(_convert(program), plan.inputs, program.outputs))
             coverage, outside = read_file(path, program, causes, version)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from torch import Tensor
 
-from edgeopt.backends.torch_program.values import QuantizedConstant, Step, Value, is_constant
+from edgeopt.backends.torch_program.values import QuantizedConstant, QuantizedTensor, Step, Value, is_constant
 
 __all__ = ["concat", "depth_to_space", "expand", "flatten", "gather", "identity", "pad", "reshape", "shape", "slices"]
 __all__ += ["space_to_depth", "split", "squeeze", "tile", "transpose", "unsqueeze"]
@@ -74,8 +74,16 @@ def unsqueeze(step: Step, x: Value, axes: Value = None) -> Tensor:
 
 
 def concat(step: Step, *values: Value) -> Tensor:
-    """Side by side along an axis."""
-    return torch.cat([step.tensor(value, f"x{index}") for index, value in enumerate(values)], step.attribute("axis"))
+    """Side by side along an axis.
+
+    LiteRT's converter concatenates integers where one input comes from a DequantizeLinear, and puts the others on that
+    input's grid, which the graph does not say: a class token lost 6 dB of a transformer's outputs. An addition that
+    changes nothing, and that no pass folds, keeps them apart.
+    """
+    given = [step.tensor(value, f"x{index}") for index, value in enumerate(values)]
+    if step.weight_form == "rounded" and not all(isinstance(value, QuantizedTensor) for value in values):
+        given = [_apart(step, one, f"apart{index}") for index, one in enumerate(given)]
+    return torch.cat(given, step.attribute("axis"))
 
 
 def split(step: Step, x: Value, sizes: Value = None) -> tuple[Tensor, ...]:
@@ -177,6 +185,15 @@ def space_to_depth(step: Step, x: Value) -> Tensor:
     count, channels, height, width = given.shape
     parts = given.reshape(count, channels, height // block, block, width // block, block).permute(0, 3, 5, 1, 2, 4)
     return parts.reshape(count, channels * block**2, height // block, width // block)
+
+
+def _apart(step: Step, x: Tensor, key: str) -> Tensor:
+    """x plus numbers that are too small to change a float32: one of them is not 0, so the sum is not folded away."""
+    if not x.is_floating_point() or x.ndim == 0 or x.shape[-1] < 2:
+        return x
+    tiny = np.zeros(int(x.shape[-1]), np.float32)
+    tiny[0] = np.finfo(np.float32).tiny
+    return x + step.tensor(tiny, key)
 
 
 def _axes(step: Step, axes: Value) -> list[int]:

@@ -2,7 +2,8 @@
 
 Its int8 kernels take any zero point, write int8, and are chosen where an operation stands between a
 DequantizeLinear and a QuantizeLinear (executorch/backends/xnnpack/partition/config, LiteRT's 8-bit quantization
-specification). So reshapes, pools and concatenations get a pair of their own in front, and means keep their axes.
+specification). So reshapes, pools and concatenations get a pair of their own in front, and means keep their axes. Its average pool
+has no int8 form that counts the padding: quantized ones are written as depthwise convolutions, as for ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from edgeopt.core.events import Event
 from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid
+from edgeopt.graph.passes.average_as_conv import AverageAsConv
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.check_weights import CheckWeights
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
@@ -34,7 +36,7 @@ class Xnnpack:
         run_passes(model, [CheckWeights(), KeepDims()])
         same = regrid(model, "int8")
         left: list[Event] = left_alone(model)
-        run_passes(model, [HoistQuantize()])
+        run_passes(model, [HoistQuantize(), AverageAsConv()])
         return Rewrite(same_points=same, events=tuple(left))
 
 
