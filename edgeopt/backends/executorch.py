@@ -125,6 +125,8 @@ def _outside(outside: dict[str, str] | Any, delegates: int) -> tuple[Event, ...]
         for node, op in outside.items()
     ]
     if delegates > 1:
-        message = f"The graph is parted into {delegates} XNNPACK delegates, by the operations that XNNPACK does not take."
+        message = (
+            f"The graph is parted into {delegates} XNNPACK delegates, by the operations that XNNPACK does not take."
+        )
         events.append(Event(kind="note", stage="compile", message=message))
     return tuple(events)

@@ -51,7 +51,7 @@ def read_file(
         name = _node(op, tensors, program)
         where = _XNNPACK if place in inside else _BUILTIN
         if op["op_name"] in _PRODUCTS:
-            executed.append(_executed(op, name, tensors, program, where, causes))
+            executed.append(_executed(op, name, tensors=tensors, program=program, where=where, causes=causes))
         if place not in inside and op["op_name"] not in _QUIET:
             outside[name or f"{op['op_name'].lower()} {place}"] = op["op_name"]
     ordered = tuple(sorted(executed, key=lambda one: places.get(one.node, len(places))))
@@ -94,6 +94,7 @@ def _steps(tensors: Mapping[int, Any], index: int) -> Iterator[int]:
 def _executed(
     op: Mapping[str, Any],
     name: str,
+    *,
     tensors: Mapping[int, Any],
     program: TorchProgram,
     where: str,

@@ -71,7 +71,7 @@ def read_delegates(edge: Any, program: TorchProgram, causes: Mapping[str, str], 
                 outside.setdefault(name, op)
             if op in _MULTIPLIES:
                 kind = str(node.meta["val"].dtype).removeprefix("torch.")
-                ops.append(_executed(node, name, program, kind, _PORTABLE, causes))
+                ops.append(_executed(node, name, program=program, kind=kind, where=_PORTABLE, causes=causes))
     places = {node.name: index for index, node in enumerate(program.plan.nodes)}
     ordered = tuple(sorted(ops, key=lambda op: places.get(op.node, len(places))))
     how = f"the XNNPACK graphs in the program of ExecuTorch {version}"
@@ -84,11 +84,12 @@ def _delegated(lowered: Any, program: TorchProgram, causes: Mapping[str, str]) -
         op = _op(node) if node.op == "call_function" else None
         name = node_of(program, node.meta) if op in _MULTIPLIES else None
         if name is not None:
-            yield _executed(node, name, program, types.get(node.meta.get("debug_handle"), ""), _XNNPACK, causes)
+            kind = types.get(node.meta.get("debug_handle"), "")
+            yield _executed(node, name, program=program, kind=kind, where=_XNNPACK, causes=causes)
 
 
 def _executed(
-    node: Any, name: str, program: TorchProgram, kind: str, where: str, causes: Mapping[str, str]
+    node: Any, name: str, *, program: TorchProgram, kind: str, where: str, causes: Mapping[str, str]
 ) -> ExecutedOp:
     onnx = next(one for one in program.plan.nodes if one.name == name)
     cause = causes.get(name, "")

@@ -22,7 +22,14 @@ from edgeopt.targets.schema import Precision, RuntimeRules
 __all__ = ["Built", "Witness", "build_engine", "build_witness"]
 
 # The runtime whose outputs an engine's are compared with: another implementation of the same graph.
-_WITNESSES = {"onnxruntime": "openvino", "ort-mobile": "openvino", "openvino": "onnxruntime", "tensorrt": "onnxruntime"}
+_WITNESSES = {
+    "executorch": "onnxruntime",
+    "litert": "onnxruntime",
+    "onnxruntime": "openvino",
+    "openvino": "onnxruntime",
+    "ort-mobile": "openvino",
+    "tensorrt": "onnxruntime",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,13 @@ from edgeopt.targets.load import dump_target, find_target, list_targets, read_ta
 
 EXPECTED = [
     "android-arm64",
+    "android-xnnpack",
     "jetson-agx-orin",
     "jetson-orin-nano",
     "jetson-orin-nx",
     "jetson-thor",
     "local",
+    "local-xnnpack",
     "openvino-cpu",
     "raspberry-pi-4",
     "raspberry-pi-5",
@@ -25,7 +27,9 @@ EXPECTED = [
     "x86-avx2",
     "x86-vnni",
 ]
-DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "openvino-novnni", "tensorrt"}
+DIALECTS = {
+    *("neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "openvino", "openvino-novnni", "tensorrt", "xnnpack"),
+}
 SHIPPED = sorted(load._CATALOG.glob("*.yaml"))
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, List
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +40,14 @@ def open_runner(path: Path, options: Mapping[str, Any], threads: int | None) -> 
     try:
         with quietly():
             _set_threads(threads or _cores())
-            if not runtime.backend_registry.is_available("XnnpackBackend"):
-                raise RunnerError("This build of ExecuTorch has no XNNPACK backend.")
             program = runtime.load_program(Path(path))
             method = program.load_method(_METHOD)
         return ExecuTorchRunner(torch, program, method, options, version)
     except RunnerError:
         raise
     except Exception as error:
+        if not runtime.backend_registry.is_available("XnnpackBackend"):
+            raise RunnerError("This build of ExecuTorch has no XNNPACK backend.") from error
         raise RunnerError(f"ExecuTorch cannot open {Path(path).name}: {first_useful_line(error)}") from error
 
 
@@ -71,7 +71,7 @@ class ExecuTorchRunner:
         self._torch, self._program, self._method = torch, program, method
         self._batch = FixedBatch(options)
         self.version = version
-        self.fallbacks: List[str] = []
+        self.fallbacks: list[str] = []
         meta = method.metadata
         wanted = [tuple(shape) for _, shape in self._batch.inputs.values()]
         found = [tuple(meta.input_tensor_meta(index).sizes()) for index in range(meta.num_inputs())]
@@ -106,7 +106,7 @@ class ExecuTorchRunner:
         """
         self._batch.resize(batch)
 
-    def _run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         from_numpy = self._torch.from_numpy
         try:
             # torch warns of arrays that cannot be written; nothing is written here.

@@ -6,7 +6,7 @@ Standard library and NumPy only, Python 3.8: these files travel to devices.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +58,8 @@ class FixedBatch:
         self.outputs = {name: (dtype, [batch, *shape[1:]]) for name, (dtype, shape) in self._outputs.items()}
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], infer: Callable[[List[np.ndarray]], List[np.ndarray]]
-    ) -> Dict[str, np.ndarray]:
+        self, inputs: Mapping[str, np.ndarray], infer: Callable[[list[np.ndarray]], list[np.ndarray]]
+    ) -> dict[str, np.ndarray]:
         """Check the inputs, run, and name the outputs.
 
         Args:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 from types import TracebackType
-from typing import Any, List
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class LiteRtRunner:
     def __init__(self, interpreter: Any, options: Mapping[str, Any]) -> None:
         self._interpreter = interpreter
         self._batch = FixedBatch(options)
-        self.fallbacks: List[str] = []
+        self.fallbacks: list[str] = []
         try:
             self.version = installed("ai-edge-litert")
         except PackageNotFoundError:
@@ -95,7 +95,7 @@ class LiteRtRunner:
         """
         self._batch.resize(batch)
 
-    def _run(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         try:
             for index, array in zip(self._inputs, arrays):
                 self._interpreter.set_tensor(index, array)
@@ -113,7 +113,7 @@ class LiteRtRunner:
         self._interpreter = None
 
 
-def _ports(kind: str, details: Any, wanted: Mapping[str, Any]) -> List[int]:
+def _ports(kind: str, details: Any, wanted: Mapping[str, Any]) -> list[int]:
     """Tensor numbers in the engine's order: the file's own order, its dtypes and shapes held to the manifest's."""
     found = [(np.dtype(one["dtype"]).name, [int(dim) for dim in one["shape"]]) for one in details]
     if found != [(dtype, list(shape)) for dtype, shape in wanted.values()]:

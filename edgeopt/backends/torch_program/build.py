@@ -44,7 +44,9 @@ class TorchProgram:
     names: tuple[str, ...]
 
 
-def build_program(path: Path, batch: int, runtime: str, *, stays_float: Collection[str] = (), weights: str = "integer") -> TorchProgram:
+def build_program(
+    path: Path, batch: int, runtime: str, *, stays_float: Collection[str] = (), weights: str = "integer"
+) -> TorchProgram:
     """Write the ONNX graph ``path`` as a torch program.
 
     Args:
@@ -63,7 +65,9 @@ def build_program(path: Path, batch: int, runtime: str, *, stays_float: Collecti
             got=f"operators that edgeopt does not write in torch: {', '.join(strangers)}",
             fix="Compile for a runtime that reads ONNX: onnxruntime or openvino.",
         )
-    example = tuple(torch.zeros([int(dim) for dim in spec.shape], dtype=torch_dtype(spec.dtype)) for spec in plan.inputs)
+    example = tuple(
+        torch.zeros([int(dim) for dim in spec.shape], dtype=torch_dtype(spec.dtype)) for spec in plan.inputs
+    )
     module = _Program(plan, frozenset(stays_float), weights).eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -83,9 +87,7 @@ def build_program(path: Path, batch: int, runtime: str, *, stays_float: Collecti
         for spec, value in zip(plan.outputs, given, strict=True)
     )
     names = tuple(node.name for node in plan.nodes)
-    return TorchProgram(
-        module=module, exported=exported, plan=plan, outputs=outputs, example=example, names=names
-    )
+    return TorchProgram(module=module, exported=exported, plan=plan, outputs=outputs, example=example, names=names)
 
 
 def node_of(program: TorchProgram, meta: Mapping[str, Any]) -> str | None:

@@ -35,9 +35,7 @@ def conv(step: Step, x: Value, weight: Value, bias: Value = None) -> Tensor:
     if any(outside):
         given = F.pad(given, outside)
     run = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    return run(
-        given, kernel, step.optional(bias, "bias"), strides, inside, dilations, step.attribute("group", 1)
-    )
+    return run(given, kernel, step.optional(bias, "bias"), strides, inside, dilations, step.attribute("group", 1))
 
 
 def conv_transpose(step: Step, x: Value, weight: Value, bias: Value = None) -> Tensor:
@@ -65,7 +63,7 @@ def conv_transpose(step: Step, x: Value, weight: Value, bias: Value = None) -> T
 
 
 def gemm(step: Step, a: Value, b: Value, c: Value = None) -> Tensor:
-    """alpha · A B + beta · C; with a constant B it is a linear layer."""
+    """Alpha · A B + beta · C; with a constant B it is a linear layer."""
     alpha, beta = step.attribute("alpha", 1.0), step.attribute("beta", 1.0)
     left = step.tensor(a, "a")
     if step.attribute("transA", 0):
@@ -87,7 +85,9 @@ def matmul(step: Step, a: Value, b: Value, bias: Value = None) -> Tensor:
     return product if bias is None else product + step.tensor(bias, "bias")
 
 
-def batch_norm(step: Step, x: Value, scale: Value, shift: Value, mean: Value, var: Value) -> Tensor:
+def batch_norm(  # noqa: PLR0917 (ONNX's inputs, in its order)
+    step: Step, x: Value, scale: Value, shift: Value, mean: Value, var: Value
+) -> Tensor:
     """Batch normalization with recorded statistics."""
     return F.batch_norm(
         step.tensor(x, "x"),
@@ -135,7 +135,7 @@ def group_norm(step: Step, x: Value, scale: Value, shift: Value) -> Tensor:
 
 
 def prelu(step: Step, x: Value, slope: Value) -> Tensor:
-    """x where positive, slope · x elsewhere; the slope is one number, or one per channel."""
+    """X where positive, slope · x elsewhere; the slope is one number, or one per channel."""
     given, slopes = step.tensor(x, "x"), slope
     if isinstance(slope, np.ndarray):
         channels = [size for size in slope.shape if size > 1]
@@ -170,7 +170,7 @@ def split_padding(step: Step, x: Tensor, sizes: Sequence[int], strides: Sequence
 
 
 def _linear(step: Step, x: Tensor, weight: Value, bias: Value, *, turned: bool) -> Tensor:
-    """x Wᵀ + bias. ``turned``: the constant is stored as W already."""
+    """X Wᵀ + bias. ``turned``: the constant is stored as W already."""
     if isinstance(weight, QuantizedConstant):
         stored: Value = weight if turned else weight.transpose((1, 0))
     else:

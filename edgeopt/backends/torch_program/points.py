@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,8 +32,9 @@ def quantize_linear(step: Step, x: Value, scale: Value, zero: Value = None) -> T
         return made
     axis = step.attribute("axis", 1) % given.ndim
     wide = step.tensor(zeros.astype(np.int64), "zero")
-    made = ops.quantize_per_channel.default(given, step.tensor(scales, "scale"), wide, axis, low, high, kind)
-    return made
+    return cast(
+        Tensor, ops.quantize_per_channel.default(given, step.tensor(scales, "scale"), wide, axis, low, high, kind)
+    )
 
 
 def dequantize_linear(step: Step, x: Value, scale: Value, zero: Value = None) -> Value:

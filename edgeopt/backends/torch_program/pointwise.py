@@ -14,7 +14,19 @@ from torch import Tensor
 
 from edgeopt.backends.torch_program.values import Step, Value, is_constant, torch_dtype
 
-__all__ = ["BINARY", "UNARY", "cast", "clip", "elu", "gelu", "hard_sigmoid", "leaky_relu", "maximum", "minimum", "softmax"]
+__all__ = [
+    "BINARY",
+    "UNARY",
+    "cast",
+    "clip",
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "leaky_relu",
+    "maximum",
+    "minimum",
+    "softmax",
+]
 __all__ += ["binary", "log_softmax", "power", "unary", "where"]
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -68,7 +80,7 @@ def binary(step: Step, op: str, a: Value, b: Value) -> Tensor:
 
 
 def power(step: Step, a: Value, b: Value) -> Tensor:
-    """a to the power of b; a constant exponent is a number, as kernels for squares look for it."""
+    """A to the power of b; a constant exponent is a number, as kernels for squares look for it."""
     left = step.tensor(a, "a")
     if is_constant(b):
         exponent = step.constant(b, "exponent")
@@ -102,12 +114,12 @@ def hard_sigmoid(step: Step, x: Value) -> Tensor:
 
 
 def leaky_relu(step: Step, x: Value) -> Tensor:
-    """x where positive, alpha · x elsewhere."""
+    """X where positive, alpha · x elsewhere."""
     return F.leaky_relu(step.tensor(x, "x"), step.attribute("alpha", 0.01))
 
 
 def elu(step: Step, x: Value) -> Tensor:
-    """x where positive, alpha · (eˣ − 1) elsewhere."""
+    """X where positive, alpha · (eˣ − 1) elsewhere."""
     return F.elu(step.tensor(x, "x"), step.attribute("alpha", 1.0))
 
 
@@ -139,7 +151,7 @@ def minimum(step: Step, *values: Value) -> Tensor:
 
 
 def where(step: Step, condition: Value, a: Value, b: Value) -> Tensor:
-    """a where the condition holds, else b."""
+    """A where the condition holds, else b."""
     return torch.where(step.tensor(condition, "condition"), step.tensor(a, "a"), step.tensor(b, "b"))
 
 

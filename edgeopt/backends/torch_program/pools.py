@@ -149,7 +149,7 @@ def _reduce(step: Step, x: Value, axes: Value, run: Callable[[Tensor, list[int],
     return run(given, dims, bool(step.attribute("keepdims", 1)))
 
 
-def _mean(x: Tensor, dims: list[int], keep: bool) -> Tensor:  # noqa: FBT001
+def _mean(x: Tensor, dims: list[int], keep: bool) -> Tensor:
     """The mean, written as XNNPACK's partitioner takes it: over the last two of four axes, which stay."""
     if x.ndim == 3 and dims == [2]:
         made = torch.mean(x.reshape(*x.shape[:2], 1, x.shape[2]), [2, 3], keepdim=True).reshape(*x.shape[:2], 1)

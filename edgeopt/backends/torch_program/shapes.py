@@ -94,7 +94,7 @@ def split(step: Step, x: Value, sizes: Value = None) -> tuple[Tensor, ...]:
     return tuple(torch.split(given, parts, axis))
 
 
-def slices(
+def slices(  # noqa: PLR0917 (ONNX's inputs, in its order)
     step: Step, x: Value, starts: Value = None, ends: Value = None, axes: Value = None, steps: Value = None
 ) -> Tensor:
     """A range along some axes.
@@ -188,7 +188,7 @@ def space_to_depth(step: Step, x: Value) -> Tensor:
 
 
 def _apart(step: Step, x: Tensor, key: str) -> Tensor:
-    """x plus numbers that are too small to change a float32: one of them is not 0, so the sum is not folded away."""
+    """X plus numbers that are too small to change a float32: one of them is not 0, so the sum is not folded away."""
     if not x.is_floating_point() or x.ndim == 0 or x.shape[-1] < 2:
         return x
     tiny = np.zeros(int(x.shape[-1]), np.float32)

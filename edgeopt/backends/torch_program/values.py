@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -74,8 +74,7 @@ class QuantizedTensor:
             made: Tensor = ops.dequantize_per_tensor.default(self.values, scale, zero, low, high, kind)
             return made
         scales, zeros = step.tensor(self.scale, f"{key}_scale"), step.tensor(self.zero_point, f"{key}_zero")
-        made = ops.dequantize_per_channel.default(self.values, scales, zeros, self.axis, low, high, kind)
-        return made
+        return cast(Tensor, ops.dequantize_per_channel.default(self.values, scales, zeros, self.axis, low, high, kind))
 
 
 Value = Tensor | np.ndarray | QuantizedConstant | QuantizedTensor | None
@@ -178,8 +177,7 @@ def _dequantize(step: Step, constant: QuantizedConstant, key: str) -> Tensor:
     scales, zeros = step.tensor(constant.scale, f"{key}_scale"), step.tensor(constant.zero_point, f"{key}_zero")
     if rounded:
         values = ops.quantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind)
-    made = ops.dequantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind)
-    return made
+    return cast(Tensor, ops.dequantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind))
 
 
 def is_constant(value: Value) -> bool:
