@@ -20,7 +20,7 @@ from edgeopt.backends.torch_program.values import QuantizedConstant, QuantizedTe
 from edgeopt.core.errors import BackendError
 from edgeopt.core.spec import TensorSpec
 
-__all__ = ["TorchProgram", "build_program", "node_of"]
+__all__ = ["GraphModule", "TorchProgram", "build_module", "build_program", "node_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,26 @@ def build_program(
     Raises:
         BackendError: The file cannot be read, or a node cannot be written in torch; the node is named.
     """
+    module, example, given = build_module(path, batch, runtime, stays_float=stays_float, weights=weights)
+    plan = module.plan
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(module, example, strict=False)
+    except Exception as error:
+        raise _refused(module, error) from error
+    outputs = tuple(
+        TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(value.shape))
+        for spec, value in zip(plan.outputs, given, strict=True)
+    )
+    names = tuple(node.name for node in plan.nodes)
+    return TorchProgram(module=module, exported=exported, plan=plan, outputs=outputs, example=example, names=names)
+
+
+def build_module(
+    path: Path, batch: int, runtime: str, *, stays_float: Collection[str] = (), weights: str = "integer"
+) -> tuple[GraphModule, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The module, an example of its inputs (zeros), and its outputs for that; see ``build_program``."""
     plan = read_plan(path, batch, runtime)
     if strangers := unknown(node.op for node in plan.nodes):
         raise BackendError(
@@ -68,26 +88,14 @@ def build_program(
     example = tuple(
         torch.zeros([int(dim) for dim in spec.shape], dtype=torch_dtype(spec.dtype)) for spec in plan.inputs
     )
-    module = _Program(plan, frozenset(stays_float), weights).eval()
+    module = GraphModule(plan, frozenset(stays_float), weights).eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            given = module(*example)
-            exported = torch.export.export(module, example, strict=False)
+        with torch.no_grad():
+            return module, example, module(*example)
     except BackendError:
         raise
     except Exception as error:
-        at = module.at.name if module.at else "?"
-        raise BackendError(
-            "The ONNX graph cannot be written as a torch program.",
-            got=f"node {at!r}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
-        ) from error
-    outputs = tuple(
-        TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(value.shape))
-        for spec, value in zip(plan.outputs, given, strict=True)
-    )
-    names = tuple(node.name for node in plan.nodes)
-    return TorchProgram(module=module, exported=exported, plan=plan, outputs=outputs, example=example, names=names)
+        raise _refused(module, error) from error
 
 
 def node_of(program: TorchProgram, meta: Mapping[str, Any]) -> str | None:
@@ -99,12 +107,12 @@ def node_of(program: TorchProgram, meta: Mapping[str, Any]) -> str | None:
     return None
 
 
-class _Program(nn.Module):
+class GraphModule(nn.Module):
     """The interpreter. Sizes are NumPy values, computed while the program is traced and not part of it."""
 
     def __init__(self, plan: Plan, stays_float: Collection[str], weights: str) -> None:
         super().__init__()
-        self._plan = plan
+        self.plan = plan
         self.at: Node | None = None  # where it stands, for the error
         self.steps = nn.ModuleList(
             _step(node, plan.opset, "float" if node.name in stays_float else weights) for node in plan.nodes
@@ -113,7 +121,7 @@ class _Program(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One tensor per output."""
-        plan = self._plan
+        plan = self.plan
         values: dict[str, Any] = dict(plan.constants)
         values |= {spec.name: value for spec, value in zip(plan.inputs, inputs, strict=True)}
         for node, step in zip(plan.nodes, self.steps, strict=True):
@@ -135,6 +143,12 @@ class _Program(nn.Module):
         if key not in self._buffers:
             self.register_buffer(key, torch.tensor(value.to_float() if isinstance(value, QuantizedConstant) else value))
         return self.get_buffer(key).clone()
+
+
+def _refused(module: GraphModule, error: Exception) -> BackendError:
+    at = module.at.name if module.at else "the outputs"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return BackendError("The ONNX graph cannot be written as a torch program.", got=f"at {at!r}: {lines[0]}")
 
 
 def _step(node: Node, opset: int, weight: str) -> Step:
