@@ -192,7 +192,7 @@ def test_a_size_that_depends_on_data_is_refused(save):
     model = graph([node], shape=(2,))
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     assert "ConstantOfShape" in CONSTANT_OPS
-    with pytest.raises(BackendError, match="depends on its data.*'fill'"):
+    with pytest.raises(BackendError, match=r"depends on its data.*'fill'"):
         build_module(save(model), 1, "Torch")
 
 

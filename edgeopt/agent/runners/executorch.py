@@ -61,7 +61,7 @@ def import_executorch() -> Any:
             from executorch.version import __version__ as version  # noqa: PLC0415
         except ImportError:
             version = "unknown"
-        return Runtime.get(), torch, version
+        return Runtime.get(), torch, str(version).partition("+")[0]
 
 
 class ExecuTorchRunner:
