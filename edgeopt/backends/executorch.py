@@ -19,7 +19,6 @@ from edgeopt.backends.support import (
     wrap,
 )
 from edgeopt.backends.torch_program.engine import batch_event, find_problems, runner_ports
-from edgeopt.core.coverage import INT8
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -58,10 +57,10 @@ class ExecuTorchBackend:
         version = require_installed(self.name, self.available().version, HOW_TO_GET)
         check_options(rules, {})
         with quietly():
+            from edgeopt.backends.coverage.xnnpack import read_delegates  # noqa: PLC0415
             from edgeopt.backends.torch_program.build import build_program  # noqa: PLC0415
             from edgeopt.backends.torch_program.graph import read_plan  # noqa: PLC0415
             from edgeopt.backends.torch_program.placement import without_int8  # noqa: PLC0415
-            from edgeopt.backends.xnnpack_coverage import read_delegates  # noqa: PLC0415
 
             causes = without_int8(read_plan(graph, batch, "ExecuTorch"), "XNNPACK")
             program = build_program(graph, batch, "ExecuTorch", stays_float=causes)
@@ -70,7 +69,6 @@ class ExecuTorchBackend:
         path = directory / "model.pte"
         path.write_bytes(data)
         plan = program.plan
-        left = {op.node for op in report.coverage.ops if op.runs_in != INT8}
         engine = Engine(
             runtime=self.name,
             runtime_version=version,
@@ -82,7 +80,7 @@ class ExecuTorchBackend:
             options=runner_ports(plan.inputs, program.outputs, plan.dynamic_batch, rows=plan.rows),
             events=(
                 *batch_event("ExecuTorch", batch, plan.dynamic_batch),
-                *coverage_events("compile", plan.graph.quantized, left, report.coverage.how),
+                *coverage_events("compile", plan.graph.quantized, report.coverage, report.coverage.how),
                 *_outside(report.outside, report.delegates),
             ),
             coverage=report.coverage,

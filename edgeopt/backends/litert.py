@@ -19,7 +19,6 @@ from edgeopt.backends.support import (
     wrap,
 )
 from edgeopt.backends.torch_program.engine import batch_event, find_problems, runner_ports
-from edgeopt.core.coverage import INT8
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -64,7 +63,7 @@ class LiteRtBackend:
         check_options(rules, {})
         path = directory / "model.tflite"
         with quietly():
-            from edgeopt.backends.litert_coverage import read_file  # noqa: PLC0415
+            from edgeopt.backends.coverage.litert import read_file  # noqa: PLC0415
             from edgeopt.backends.litert_file import with_ports  # noqa: PLC0415
             from edgeopt.backends.torch_program.build import build_program  # noqa: PLC0415
             from edgeopt.backends.torch_program.graph import read_plan  # noqa: PLC0415
@@ -88,12 +87,7 @@ class LiteRtBackend:
             options=runner_ports(plan.inputs, program.outputs, plan.dynamic_batch, rows=plan.rows),
             events=(
                 *batch_event("LiteRT", batch, plan.dynamic_batch),
-                *coverage_events(
-                    "compile",
-                    plan.graph.quantized,
-                    {op.node for op in coverage.ops if op.runs_in != INT8},
-                    coverage.how,
-                ),
+                *coverage_events("compile", plan.graph.quantized, coverage, coverage.how),
                 *(
                     Event(
                         kind="fallback",

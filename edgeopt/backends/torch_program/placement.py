@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from edgeopt.backends.graphs import WEIGHTED_OPS
 from edgeopt.backends.torch_program.graph import Node, Plan
 
-__all__ = ["without_int8"]
+__all__ = ["NOT_PLANNED", "fix_of", "without_int8"]
+
+NOT_PLANNED = "it is not quantized in the graph"
 
 _ABSORBED = frozenset({"Relu", "Clip"})
 _NO_Q = "its output is not quantized, and {runtime} has kernels that write int8 only"
@@ -38,6 +40,15 @@ def without_int8(plan: Plan, runtime: str) -> dict[str, str]:
         elif not _is_quantized_next(node.outputs[0], readers, kept):
             found[node.name] = _NO_Q.format(runtime=runtime)
     return found
+
+
+def fix_of(cause: str) -> str:
+    """What would bring a product inside, where that is known."""
+    if "its output is not quantized" in cause:
+        return (
+            "quantize its output: quantize_conv_outputs and quantize_linear_outputs in the target; a last layer stays"
+        )
+    return ""
 
 
 def _is_quantized_weight(name: str, makers: Mapping[str, Node], plan: Plan) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from edgeopt.agent.runners.litert import import_litert
 from edgeopt.agent.runners.quiet import quietly
 from edgeopt.backends.torch_program.build import TorchProgram
+from edgeopt.backends.torch_program.placement import NOT_PLANNED, fix_of
 from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 from edgeopt.core.errors import BackendError
 
@@ -105,10 +106,13 @@ def _executed(
     kind = kinds.pop() if len(kinds) == 1 else "float32"  # an int8 weight with float data is computed in float
     onnx = next((node.op for node in program.plan.nodes if node.name == name), op["op_name"])
     cause = causes.get(name, "")
-    if not cause and kind != INT8 and name in program.plan.graph.quantized:
-        cause = "LiteRT's converter wrote it in float"
+    if not cause and kind != INT8:
+        planned = name in program.plan.graph.quantized
+        cause = "LiteRT's converter wrote it in float" if planned else NOT_PLANNED
     macs = _macs(op, tensors, program)
-    return ExecutedOp(node=name or op["op_name"], op=onnx, macs=macs, runs_in=kind, where=where, cause=cause)
+    return ExecutedOp(
+        node=name or op["op_name"], op=onnx, macs=macs, runs_in=kind, where=where, cause=cause, fix=fix_of(cause)
+    )
 
 
 def _macs(op: Mapping[str, Any], tensors: Mapping[int, Any], program: TorchProgram) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt.backends.torch_program.build import TorchProgram, node_of
+from edgeopt.backends.torch_program.placement import NOT_PLANNED, fix_of
 from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 from edgeopt.core.errors import BackendError
 
@@ -93,9 +94,12 @@ def _executed(
 ) -> ExecutedOp:
     onnx = next(one for one in program.plan.nodes if one.name == name)
     cause = causes.get(name, "")
-    if not cause and kind != INT8 and name in program.plan.graph.quantized:
-        cause = "ExecuTorch's XNNPACK partitioner has no int8 pattern for it"
-    return ExecutedOp(node=name, op=onnx.op, macs=_macs(node, program), runs_in=kind, where=where, cause=cause)
+    if not cause and kind != INT8:
+        planned = name in program.plan.graph.quantized
+        cause = "ExecuTorch's XNNPACK partitioner has no int8 pattern for it" if planned else NOT_PLANNED
+    return ExecutedOp(
+        node=name, op=onnx.op, macs=_macs(node, program), runs_in=kind, where=where, cause=cause, fix=fix_of(cause)
+    )
 
 
 def _op(node: Any) -> str | None:
