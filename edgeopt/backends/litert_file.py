@@ -59,7 +59,7 @@ def with_ports(data: bytes, inputs: Sequence[TensorSpec], outputs: Sequence[Tens
 
 def _ordered(graph: Any, places: Sequence[int], specs: Sequence[TensorSpec]) -> list[int]:
     """Tensor numbers in the order of ``specs``, by the number in the tensors' names."""
-    numbered = {}
+    numbered: dict[int, int] = {}
     for place in places:
         name = (graph.tensors[int(place)].name or b"").decode(errors="replace")
         found = _NUMBER.search(name)

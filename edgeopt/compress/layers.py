@@ -144,8 +144,8 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
             )
         )
     layers = _without_strays(model, layers)
-    ends = {"conv": rules.quantize_conv_outputs, "linear": rules.quantize_linear_outputs}
-    return tuple(_with_outputs(model, layers, {op for op, wanted in ends.items() if wanted}))
+    written = {"conv": rules.quantize_conv_outputs, "linear": rules.quantize_linear_outputs}
+    return tuple(_with_outputs(model, layers, {op for op, wanted in written.items() if wanted}))
 
 
 def named_layers(model: GraphModule) -> list[tuple[Node, str, str]]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +136,7 @@ class GraphModule(nn.Module):
 
     def _output(self, value: Any, index: int, handed: Collection[int]) -> Tensor:
         if isinstance(value, QuantizedTensor):  # it has no step of its own to belong to
-            return value.to_float(cast(Step, self.last), f"output_{index}")
+            return value.to_float(self.last, f"output_{index}")
         if isinstance(value, Tensor):
             return value.clone() if id(value) in handed else value  # compilers refuse an input that is an output
         key = f"output_{index}"

@@ -71,8 +71,8 @@ def gemm(step: Step, a: Value, b: Value, c: Value = None) -> Tensor:
     if is_constant(b) and alpha == 1.0 and beta == 1.0:
         return _linear(step, left, b, c, turned=bool(step.attribute("transB", 0)))
     right = step.tensor(b, "b")
-    product = torch.matmul(left, right.t() if step.attribute("transB", 0) else right) * alpha
-    return product if c is None else product + step.tensor(c, "c") * beta
+    product: Tensor = torch.matmul(left, right.t() if step.attribute("transB", 0) else right) * float(alpha)
+    return product if c is None else product + step.tensor(c, "c") * float(beta)
 
 
 def matmul(step: Step, a: Value, b: Value, bias: Value = None) -> Tensor:

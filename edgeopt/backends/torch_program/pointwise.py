@@ -167,7 +167,7 @@ def _softmax_axis(step: Step, x: Tensor) -> int:
         axis = step.attribute("axis", 1) % x.ndim
         if axis != x.ndim - 1:
             raise step.refused("before opset 13 it runs over more than one axis")
-        return axis
+        return int(axis)
     return int(step.attribute("axis", -1))
 
 

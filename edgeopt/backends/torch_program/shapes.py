@@ -141,7 +141,7 @@ def gather(step: Step, x: Value, indices: Value) -> Tensor:
 def expand(step: Step, x: Value, sizes: Value) -> Tensor:
     """Repeated along axes of length 1, as NumPy broadcasts."""
     given, wanted = step.tensor(x, "x"), step.integers(sizes, "shape")
-    return given.expand(torch.broadcast_shapes(given.shape, torch.Size(wanted)))
+    return given.expand(np.broadcast_shapes(tuple(given.shape), tuple(wanted)))
 
 
 def tile(step: Step, x: Value, repeats: Value) -> Tensor:

@@ -43,7 +43,8 @@ class QuantizedConstant:
         if self.axis is not None:
             shape[self.axis] = -1
         shifted = self.values.astype(np.int32) - self.zero_point.reshape(shape).astype(np.int32)
-        return shifted.astype(np.float32) * self.scale.reshape(shape)
+        made: np.ndarray = shifted.astype(np.float32) * self.scale.reshape(shape)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
