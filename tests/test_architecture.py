@@ -41,10 +41,15 @@ ALLOWED = {
 }
 # Programs that travel to a device as they are; nothing imports them.
 SCRIPTS = ("backends/on_device/",)
-RUNTIMES = ("onnxruntime", "onnxruntime_qnn", "openvino", "tensorrt", "tensorrt_rtx")
+RUNTIMES = (
+    *("onnxruntime", "onnxruntime_qnn", "openvino", "tensorrt", "tensorrt_rtx"),
+    *("executorch", "ai_edge_litert", "litert_torch", "litert_converter"),
+)
 # Package → where it may be imported (prefixes of paths below edgeopt/).
 HOMES = {
-    "torch": ("model/", "compress/", "graph/export", "data/"),
+    # ExecuTorch and LiteRT compile from torch programs, which backends/torch_program writes from the ONNX graph; and
+    # ExecuTorch's Python runtime takes and gives torch tensors.
+    "torch": ("model/", "compress/", "graph/export", "data/", "backends/torch_program/", "agent/runners/executorch.py"),
     "torchao": ("model/", "compress/", "graph/export"),
     "asyncssh": ("devices/",),
     "playwright": ("devices/browser/",),
@@ -214,6 +219,7 @@ def test_the_agent_needs_only_itself_the_standard_library_and_numpy():
         if not place.startswith("agent/"):
             return []
         runners = set(RUNTIMES) if place.startswith("agent/runners/") else set()
+        runners |= {"torch"} if place == "agent/runners/executorch.py" else set()
         return stranger_problems(source, place, package, {"numpy", "edgeopt.agent"} | runners)
 
     assert over_files(check) == []

@@ -19,6 +19,8 @@ class BackendRegistry(Registry[Backend]):
 BACKENDS: Registry[Backend] = BackendRegistry(
     "backend",
     {
+        "executorch": "edgeopt.backends.executorch:ExecuTorchBackend",
+        "litert": "edgeopt.backends.litert:LiteRtBackend",
         "onnxruntime": "edgeopt.backends.onnxruntime:OnnxRuntimeBackend",
         "openvino": "edgeopt.backends.openvino:OpenVinoBackend",
         "ort-mobile": "edgeopt.backends.ort_mobile:OrtMobileBackend",

@@ -144,7 +144,8 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
             )
         )
     layers = _without_strays(model, layers)
-    return tuple(_with_outputs(model, layers) if rules.quantize_conv_outputs else layers)
+    written = {"conv": rules.quantize_conv_outputs, "linear": rules.quantize_linear_outputs}
+    return tuple(_with_outputs(model, layers, {op for op, wanted in written.items() if wanted}))
 
 
 def named_layers(model: GraphModule) -> list[tuple[Node, str, str]]:
@@ -229,14 +230,16 @@ def _leads_to(node: Node, read: set[Node]) -> bool:
     return node in read or any(reader.target in MAX_POOLS and _leads_to(reader, read) for reader in node.users)
 
 
-def _with_outputs(model: GraphModule, layers: list[Layer]) -> list[Layer]:
-    """Mark the convolutions that nothing behind them quantizes."""
+def _with_outputs(model: GraphModule, layers: list[Layer], ops: set[str]) -> list[Layer]:
+    """Mark the layers of the kinds ``ops`` that nothing behind them quantizes."""
+    if not ops:
+        return layers
     nodes = {node.name: node for node in model.graph.nodes}
     inputs = {(layer.node, source) for layer in layers for source in layer.sources(nodes[layer.node])}
     marked = []
     for layer in layers:
         end = absorbed(nodes[layer.node])
-        if layer.op == "conv" and layer.quantized and not is_quantized_later(end, lambda r, v: (r.name, v) in inputs):
+        if layer.op in ops and layer.quantized and not is_quantized_later(end, lambda r, v: (r.name, v) in inputs):
             layer = replace(layer, reason=f"{layer.reason} and output", quantize_output=True)  # noqa: PLW2901
         marked.append(layer)
     return marked

@@ -23,9 +23,11 @@ __all__ = ["Built", "Witness", "build_engine", "build_witness"]
 
 # The runtime whose outputs an engine's are compared with: another implementation of the same graph.
 _WITNESSES = {
+    "executorch": "onnxruntime",
+    "litert": "onnxruntime",
     "onnxruntime": "openvino",
-    "ort-mobile": "openvino",
     "openvino": "onnxruntime",
+    "ort-mobile": "openvino",
     "qnn": "onnxruntime",
     "tensorrt": "onnxruntime",
 }

@@ -64,7 +64,8 @@ class RuntimeRules(_Frozen):
     """One runtime that serves the target.
 
     Attributes:
-        name: The backend's registry name: ``onnxruntime``, ``openvino``, ``ort-mobile``, ``tensorrt``.
+        name: The backend's registry name: ``executorch``, ``litert``, ``onnxruntime``, ``openvino``,
+            ``ort-mobile``, ``tensorrt``.
         dialect: The graph dialect that keeps this runtime's int8 kernels, e.g. ``ort-x86``.
         forms: Further dialects, in order, for a model that loses accuracy on this runtime in ``dialect``.
         versions: The runtime's versions this file was written for, as a PEP 440 specifier.
@@ -96,6 +97,8 @@ class QuantizationRules(_Frozen):
             and its output on one grid.
         quantize_conv_outputs: Whether a quantized convolution's output is quantized even where no reader asks for it
             (an activation that the runtime does not absorb, a resize), because the runtime would else run it in float.
+        quantize_linear_outputs: Likewise of a linear layer, for runtimes whose int8 products write int8 only; what the model
+            returns stays in float.
         residual_add: Which inputs of a residual Add are quantized: ``none``; ``skip`` (the one that is not
             produced by a convolution, TensorRT's rule); ``both``. ``none`` exactly where ``quantized_ops`` has no ``add``.
     """
@@ -105,6 +108,7 @@ class QuantizationRules(_Frozen):
     per_channel_weights: bool = True
     quantized_ops: tuple[OpKind, ...]
     quantize_conv_outputs: bool = False
+    quantize_linear_outputs: bool = False
     residual_add: Literal["none", "skip", "both"]
 
     @model_validator(mode="after")

@@ -215,6 +215,8 @@ def test_two_compiles_give_the_same_bytes(backend, compile_net):
 
 
 FILES = {
+    "executorch": {"model.pte"},
+    "litert": {"model.tflite"},
     "onnxruntime": {"model.onnx"},
     "openvino": {"model.xml", "model.bin"},
     "ort-mobile": {"model.ort", "required_operators.config", "mobile_usability.txt"},

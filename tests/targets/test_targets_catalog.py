@@ -14,6 +14,7 @@ from edgeopt.targets.load import broken_catalogs, dump_target, find_target, list
 
 EXPECTED = [
     "android-arm64",
+    "android-xnnpack",
     "browser-wasm",
     "iphone",
     "jetson-agx-orin",
@@ -21,6 +22,7 @@ EXPECTED = [
     "jetson-orin-nx",
     "jetson-thor",
     "local",
+    "local-xnnpack",
     "openvino-cpu",
     "openvino-gpu",
     "openvino-npu",
@@ -36,7 +38,9 @@ EXPECTED = [
     "x86-avx2",
     "x86-vnni",
 ]
-DIALECTS = {"neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "ort-wasm", "openvino", "openvino-novnni", "tensorrt"}
+DIALECTS = {
+    *("neutral", "ort-x86", "ort-x86-novnni", "ort-arm", "ort-wasm", "openvino", "openvino-novnni", "tensorrt", "xnnpack"),
+}
 SHIPPED = sorted(load._CATALOG.glob("*.yaml"))
 
 

@@ -24,6 +24,8 @@ import numpy as np
 __all__ = ["RUNNERS", "Runner", "UnknownRuntimeError", "find_opener", "open_runner"]
 
 RUNNERS: dict[str, str] = {
+    "executorch": "runners.executorch:open_runner",
+    "litert": "runners.litert:open_runner",
     "null": "runners.null:open_runner",
     "onnxruntime": "runners.onnxruntime:open_runner",
     "openvino": "runners.openvino:open_runner",
@@ -34,6 +36,8 @@ RUNNERS: dict[str, str] = {
 """Runtime name → ``module:function``, the module relative to the agent's package."""
 
 _IMPORTS: dict[str, str] = {
+    "executorch": "runners.executorch:import_executorch",
+    "litert": "runners.litert:import_litert",
     "onnxruntime": "runners.onnxruntime:import_onnxruntime",
     "openvino": "runners.openvino:import_openvino",
     "ort-mobile": "runners.onnxruntime:import_onnxruntime",

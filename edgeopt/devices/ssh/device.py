@@ -25,7 +25,7 @@ from edgeopt.targets.host import Host
 __all__ = ["SshDevice", "open_ssh"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_INSTALL = {"ort-mobile": "onnxruntime"}
+_INSTALL = {"litert": "ai-edge-litert", "ort-mobile": "onnxruntime"}
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

@@ -24,6 +24,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
         "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
         "tensorrt": "edgeopt.graph.dialects.tensorrt:DIALECT",
+        "xnnpack": "edgeopt.graph.dialects.xnnpack:DIALECT",
     },
     "edgeopt.dialects",
 )
