@@ -17,7 +17,7 @@ from edgeopt.agent.runners.contract import first_useful_line
 from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.graphs import Graph, copy_graph, read_graph
 from edgeopt.backends.static_batch import fix_batch
-from edgeopt.backends.support import HostRunner, check_options, installed_version, require_installed
+from edgeopt.backends.support import HostRunner, check_opset, check_options, installed_version, require_installed
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -67,10 +67,7 @@ class QnnBackend:
         """Whether the options are known, the opset is readable, only the batch varies, and activations are unsigned."""
         _options(rules)
         read = read_graph(graph)
-        findings: list[Finding] = []
-        if read.opset > rules.opset_max:
-            newest = f"The graph has opset {read.opset}; {rules.name} {rules.versions} reads up to {rules.opset_max}."
-            findings.append(Finding(severity="error", rule="QNN001", node=None, message=newest))
+        findings = check_opset(read, rules, "QNN001")
         try:
             read.require_batch_only("QNN")
         except BackendError as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeopt.agent.runners.contract import BatchError, Ports, RunnerError, first_useful_line
 from edgeopt.backends.base import Finding
+from edgeopt.backends.graphs import Graph
 from edgeopt.core.coverage import INT8, Coverage
 from edgeopt.core.engine import Arrays
 from edgeopt.core.errors import BackendError, nearest_first
@@ -20,6 +21,7 @@ from edgeopt.targets.schema import RuntimeRules
 
 __all__ = [
     "HostRunner",
+    "check_opset",
     "check_options",
     "coverage_events",
     "installed_version",
@@ -49,6 +51,14 @@ def require_installed(runtime: str, installed: str | None, how_to_get: str) -> s
     if installed is None:
         raise BackendError(f"The runtime {runtime} is not installed.", fix=f"Install it: {how_to_get}.")
     return installed
+
+
+def check_opset(graph: Graph, rules: RuntimeRules, rule: str) -> list[Finding]:
+    """An error where the graph's opset is newer than the target's runtime reads."""
+    if graph.opset <= rules.opset_max:
+        return []
+    message = f"The graph has opset {graph.opset}; {rules.name} {rules.versions} reads up to {rules.opset_max}."
+    return [Finding(severity="error", rule=rule, node=None, message=message)]
 
 
 def check_options(

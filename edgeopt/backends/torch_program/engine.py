@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeopt.backends.base import Finding
 from edgeopt.backends.graphs import read_graph
-from edgeopt.backends.onnxruntime import check_opset
+from edgeopt.backends.support import check_opset
 from edgeopt.backends.torch_program.table import unknown
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
