@@ -19,9 +19,9 @@ from edgeopt.graph.dialects import apply_dialect
 pytest.importorskip("onnxruntime", reason="pip install 'edgeopt[onnxruntime]'")
 
 
-def coverage_of(save, empty, model, backend="onnxruntime", name="engine", **options):
-    rules = make_rules(backend, options=options, opset_max=22)
-    return BACKENDS[backend].compile(save(model, f"{name}.onnx"), make_target(), rules, empty(name), 1).coverage
+def coverage_of(save, empty, model, backend="onnxruntime", name="engine", arch="x86_64", **options):
+    rules, target = make_rules(backend, options=options, opset_max=22), make_target(isa={"arch": arch})
+    return BACKENDS[backend].compile(save(model, f"{name}.onnx"), target, rules, empty(name), 1).coverage
 
 
 def one(coverage, node):
@@ -245,7 +245,7 @@ def test_a_float_convolution_in_blocked_layout_is_not_taken_for_int8(save, empty
 
 def test_the_mobile_file_tells_by_its_kernels_and_is_a_stand_in(save, empty, tmp_path):
     arm = onnx.load(apply_dialect("ort-arm", save(quantized_net()), tmp_path / "arm.onnx").path)
-    found = coverage_of(save, empty, arm, backend="ort-mobile")
+    found = coverage_of(save, empty, arm, backend="ort-mobile", arch="aarch64")
     assert found.proxy
     assert one(found, "Conv:c").runs_in == "int8"
     float_one = coverage_of(save, empty, first_conv(act="HardSwish"), backend="ort-mobile", name="float")

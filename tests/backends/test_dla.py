@@ -173,7 +173,7 @@ def test_the_plan_is_told_with_its_fallbacks_and_the_script_asks_for_the_core(sa
     assert "--useDLACore=0 --allowGPUFallback" in (engine.directory / "trtexec.sh").read_text()
     note = engine.events[0].message
     assert "Planned for DLA core 0, by NVIDIA's published limits; not run: 2 of 5 nodes there, in 1 loadables" in note
-    fallen = {finding.node: finding.message for finding in BACKEND.check(save(half_conv_net()), target, DLA)}
+    fallen = {finding.node: finding.fix for finding in BACKEND.check(save(half_conv_net()), target, DLA)}
     assert set(fallen) == {"pool", "flatten", "gemm"}
     assert "convolution of 1 by 1" in fallen["gemm"]
     assert "windows of up to 8 by 8" in fallen["pool"]
