@@ -17,6 +17,14 @@ from edgeopt.core.errors import DataError
 from edgeopt.core.events import Progress
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """As in a terminal: a shell's background jobs ignore SIGINT, and tests may be one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _command(error: BaseException) -> click.Command:
     @click.command()
     @click.option("--json", "as_json", is_flag=True)
