@@ -86,7 +86,7 @@ def _ask(listed: "Devices", devices_file: Path | None, *, accept_new_host_key: b
                     "error": None,
                     "info": info.model_dump(mode="json"),
                     "facts": facts,
-                    "host": asdict(host) | {"features": sorted(host.features)},
+                    "host": host.as_json(),
                     "stands_for": fits,
                 }
         except EdgeOptError as error:

@@ -46,7 +46,7 @@ def doctor(*, as_json: bool) -> None:
         document = {
             "edgeopt": __version__,
             "python": platform.python_version(),
-            "host": {key: sorted(v) if isinstance(v, frozenset) else v for key, v in asdict(host).items()},
+            "host": host.as_json(),
         }
         click.echo(json.dumps(document | {"runtimes": runtimes, "targets_measured_here": fitting}, indent=2))
         return

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -53,6 +53,10 @@ class Host:
     system: str = "linux"
     compute_capabilities: tuple[int, ...] = ()
     accelerators: frozenset[Accelerator] = frozenset()
+
+    def as_json(self) -> dict[str, object]:
+        """The attributes as JSON values, sets in order."""
+        return {key: sorted(value) if isinstance(value, frozenset) else value for key, value in asdict(self).items()}
 
 
 @functools.cache

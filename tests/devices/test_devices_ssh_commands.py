@@ -261,7 +261,7 @@ def test_devices_are_listed_and_asked_what_they_are(host, tmp_path, capsys):
     assert "on the shelf" in out
     assert "fleet:lab: one" in out
     code, out, said = on_device(capsys, "devices", "--check", "--devices-file", file, "--json")
-    assert code == 1
+    assert code == 1, said
     one, dead = json.loads(out)["devices"]
     assert "refuses the connection" in dead["error"]
     assert one["info"]["cpu"] == LocalDevice().info().cpu

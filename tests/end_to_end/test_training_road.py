@@ -105,9 +105,15 @@ def test_a_stopped_training_ends_in_the_same_graph(
     again = start("stopped", "bundle")
     _, errors = again.communicate()
     assert again.returncode == 0, errors
-    assert hash_file(tmp_path / "bundle" / "model.onnx") == hash_file(tmp_path / "whole-bundle" / "model.onnx")
     training = [json.loads((tmp_path / b / "report.json").read_text())["training"] for b in ("bundle", "whole-bundle")]
     assert training[0] == training[1]
+    # The graphs that were made, not the bundles': which of them is shipped is decided by times, and these are noisy.
+    made = [
+        [hash_file(graph) for graph in (tmp_path / cache).glob("quantize/*/model.onnx")]
+        for cache in ("stopped", "whole")
+    ]
+    assert made[0] == made[1]
+    assert len(made[0]) == 1
     assert not list((tmp_path / "stopped").glob("unfinished/*"))
 
 

@@ -1,5 +1,6 @@
 """The machine at hand, and which targets it may stand for."""
 
+import json
 import os
 import platform
 from dataclasses import replace
@@ -195,3 +196,11 @@ class TestDetection:
         model.write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
         monkeypatch.setattr(host_module, "_MODEL", model)
         assert host_module._board() == "Raspberry Pi 5 Model B Rev 1.0"
+
+
+def test_a_host_is_json():
+    host = detect_host()
+    document = json.loads(json.dumps(host.as_json()))
+    assert document["features"] == sorted(host.features)
+    assert document["accelerators"] == sorted(host.accelerators)
+    assert document["cpu"] == host.cpu
