@@ -144,18 +144,18 @@ def test_coverage_for_another_gpu_than_the_targets_is_a_stand_in(save, empty):
 @needs_rtx
 def test_the_parsers_first_line_is_in_the_finding(save):
     net = conv_net()
-    net.graph.node[1].op_type = "StandInForNothing"
+    net.graph.node[1].op_type = "StandIn_TRT"
     findings = BACKEND.check(save(net), make_target(), RULES)
     assert [(f.severity, f.rule) for f in findings] == [("error", "TRT020")]
-    assert "'relu' (StandInForNothing)" in findings[0].message
+    assert "'relu' (StandIn_TRT)" in findings[0].message
     assert "cudaError" not in findings[0].message
 
 
 @needs_rtx
 def test_a_graph_that_only_the_parser_refuses_stops_compile(save, empty):
     net = conv_net()
-    net.graph.node[1].op_type = "StandInForNothing"
-    with pytest.raises(BackendError, match=r"TensorRT-RTX .* refuses the graph.*StandInForNothing"):
+    net.graph.node[1].op_type = "StandIn_TRT"
+    with pytest.raises(BackendError, match=r"TensorRT-RTX .* refuses the graph.*StandIn_TRT"):
         BACKEND.compile(save(net), make_target(compute_capability=87), RULES, empty(), 1)
 
 
