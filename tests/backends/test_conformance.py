@@ -12,6 +12,8 @@ import pytest
 from backend_nets import conv_net, half_net, make_rules, make_target, quantized_net, two_input_net
 from onnx.reference import ReferenceEvaluator
 
+from edgeopt.agent.runners import open_runner
+from edgeopt.agent.runners.contract import RunnerError
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.tensorrt_folder import FOLDER_FILES
 from edgeopt.core.engine import Engine
@@ -178,6 +180,27 @@ def test_inputs_need_not_be_contiguous_and_are_left_as_they_are(backend, runnabl
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(first, kept)  # a result is the caller's own, not a view of the next one
     np.testing.assert_allclose(kept, ReferenceEvaluator(model).run(None, {"image": before})[0], atol=1e-4, rtol=0)
+
+
+def test_a_call_bound_to_inputs_runs_again_and_leaves_other_inferences_alone(backend, runnable):
+    model = conv_net()
+    given = samples(model, 1)
+    other = {"image": -given["image"]}
+    engine = runnable(model)
+    with open_runner(engine.runtime, engine.path, engine.options, 1) as runner:
+        if not hasattr(runner, "bound"):
+            pytest.skip(f"the runner of {backend.name} binds nothing: it is timed through infer")
+        first = runner.infer(given)["logits"]
+        call = runner.bound(given)
+        for _ in range(3):
+            call()
+        np.testing.assert_array_equal(runner.infer(given)["logits"], first)
+        second = runner.infer(other)["logits"]
+        call()
+        np.testing.assert_array_equal(runner.infer(other)["logits"], second)
+        assert not np.array_equal(first, second)
+        with pytest.raises(RunnerError, match="'image' is float32; received float64"):
+            runner.bound({"image": given["image"].astype("float64")})
 
 
 def test_a_closed_runner_says_so(backend, runnable):

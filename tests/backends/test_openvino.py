@@ -226,3 +226,10 @@ def test_openvinos_own_clock_counts_the_last_inference_and_less_than_we_see(tmp_
             opened.infer(given)
             seen = time.perf_counter_ns() - start
             assert 0 < opened.last_ns() <= seen
+        expected = opened.infer(given)
+        call = opened.bound(given)
+        start = time.perf_counter_ns()
+        call()
+        seen = time.perf_counter_ns() - start
+        assert 0 < opened.last_ns() <= seen
+        assert all(np.array_equal(expected[name], opened.infer(given)[name]) for name in expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -126,6 +127,27 @@ class OrtRunner:
         except Exception as error:
             raise RunnerError(f"ONNX Runtime failed while running: {first_useful_line(error)}") from error
         return dict(zip(self._wanted, values))
+
+    def bound(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+        """One inference on these arrays; inputs and outputs are bound once, as in an application in C++.
+
+        Raises:
+            RunnerError: The inputs are not the engine's, or the run failed.
+        """
+        self.infer(inputs)
+        session, binding = self._session, self._session.io_binding()
+        try:
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))  # which the binding holds
+            for name in self._wanted:
+                binding.bind_output(name)
+            session.run_with_iobinding(binding)
+            for name, value in zip(self._wanted, binding.get_outputs()):
+                binding.bind_ortvalue_output(name, value)
+            session.run_with_iobinding(binding)
+        except Exception:  # noqa: BLE001  types that cannot be bound: text, sequences
+            return partial(self.infer, inputs)
+        return partial(session.run_with_iobinding, binding)
 
     def layers(self, inputs: Mapping[str, np.ndarray], n: int, warmup: int) -> list[dict[str, Any]]:
         """Time each kernel, in a second session of the same engine; see ``layers.ort_layers``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -139,6 +139,24 @@ class OpenVinoRunner:
             raise
         except Exception as error:
             raise RunnerError(f"OpenVINO failed while running: {first_useful_line(error)}") from error
+
+    def bound(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+        """One inference on these arrays, bound once; the outputs stay in OpenVINO, as in an application in C++.
+
+        Raises:
+            RunnerError: The inputs are not the engine's, or the run failed.
+        """
+        self.infer(inputs)
+        # The class below Python's wrapper, which turns arguments into tensors and copies every output.
+        below: Any = next((c for c in type(self._request).__mro__ if c.__module__ == "openvino._pyopenvino"), None)
+        if self._streams is not None or below is None:
+            return partial(self.infer, inputs)
+        run = partial(below.infer, self._request, {}, share_outputs=True, decode_strings=False)
+        try:
+            run()
+        except TypeError:  # a version with other arguments
+            return partial(self.infer, inputs)
+        return run
 
     def last_ns(self) -> int:
         """How long the last inference took by OpenVINO's own clock, which a C++ application's agrees with."""
