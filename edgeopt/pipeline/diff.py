@@ -69,8 +69,11 @@ def _figures(one: Recorded, other: Recorded, seed: int) -> tuple[FigureChange, .
 
 
 def _plain_change(key: str, before: float, after: float, unit: str) -> Measurement:
+    """A difference where zero is no natural end of the scale (shares, decibels, metrics), elsewhere a ratio."""
     if unit in ("%", "pp"):
         return Measurement(name=f"change_{key}", value=after - before, unit="pp")
+    if unit == "dB" or key.removeprefix("drop_") in METRICS:
+        return Measurement(name=f"change_{key}", value=after - before, unit=unit)
     return Measurement(name=f"{key}_ratio", value=after / before, unit="1")
 
 

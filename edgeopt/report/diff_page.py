@@ -36,7 +36,7 @@ def diff_tables(diff: BundleDiff) -> tuple[DiffTable, ...]:
     return (
         DiffTable(
             title="Figures",
-            words="Change: after less before for shares and metrics, after over before (×) for the rest; "
+            words="Change: after less before for shares, decibels and metrics, after over before (×) for the rest; "
             "[low, high]: 95 % interval.",
             heads=("Figure", "Before", "After", "Change", ""),
             rows=tuple(

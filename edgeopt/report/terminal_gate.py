@@ -22,7 +22,7 @@ def render_gate(result: GateResult, console: Console) -> None:
     console.print(Text(headline_words(result), style=_STYLES[result.status]))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for head in ("Verdict", "Limit", "Figure", "Why"):
-        table.add_column(head, overflow="fold", no_wrap=head == "Limit")
+        table.add_column(head, overflow="fold", no_wrap=head in ("Verdict", "Limit"))
     for row in result.rows:
         table.add_row(
             Text(row.status, style=_STYLES[row.status]),
