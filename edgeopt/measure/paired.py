@@ -13,7 +13,7 @@ from edgeopt.core.errors import DataError
 from edgeopt.core.measurement import Condition, Interval, Measurement, not_measured
 from edgeopt.core.slices import SliceColumn
 from edgeopt.measure import statistics
-from edgeopt.measure.metrics import Metric, drop_of
+from edgeopt.measure.metrics import Metric, drop_of, weighted
 
 __all__ = ["drop_unit", "paired_drop", "slice_rows"]
 
@@ -75,8 +75,9 @@ def paired_drop(
         interval = statistics.bootstrap_mean(differences, seed=seed, scale=metric.scale)
         conditions["p"] = _mean_p(differences)
     else:
+        of_reference, of_candidate = weighted(metric, reference), weighted(metric, candidate)
         interval = statistics.bootstrap(
-            lambda weights: drop_of(metric, metric.value(reference, weights), metric.value(candidate, weights)),
+            lambda weights: drop_of(metric, of_reference(weights), of_candidate(weights)),
             n,
             seed=seed,
             resamples=_COSTLY if rows is None else _IN_SLICES,

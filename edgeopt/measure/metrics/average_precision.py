@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeopt.measure.metrics.ranking import RankingMetric, steps
+from edgeopt.measure.metrics.ranking import RankingMetric, Steps
 
 __all__ = ["AveragePrecision"]
 
@@ -14,10 +14,9 @@ class AveragePrecision(RankingMetric):
 
     name = "average_precision_pct"
 
-    def _of_class(self, place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
-        right, wrong = steps(place, positive, weights)
+    def _of_class(self, steps: Steps) -> float:
+        right = np.cumsum(steps.own)
         if right[-1] == 0:
             return float("nan")
-        named = right + wrong
-        precision = np.divide(right, named, out=np.zeros_like(right), where=named > 0)
-        return float(np.sum(np.diff(right, prepend=0.0) * precision) / right[-1])
+        precision = np.divide(right, steps.through, out=np.zeros_like(right), where=steps.through > 0)
+        return float(np.dot(steps.own, precision) / right[-1])

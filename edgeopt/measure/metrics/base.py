@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
 
 from edgeopt.bundle.outcomes import Samples
 
-__all__ = ["MeanMetric", "Metric", "drop_of"]
+__all__ = ["MeanMetric", "Metric", "drop_of", "weighted"]
 
 
 class Metric(Protocol):
@@ -78,6 +80,15 @@ class MeanMetric(ABC):
     def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
         """Their weighted mean, times ``scale``."""
         return self.scale * float(np.average(samples["value"], weights=weights))
+
+
+def weighted(metric: Metric, samples: Samples) -> Callable[[np.ndarray], float]:
+    """``metric.value`` of these samples as a function of their weights.
+
+    A metric may have a method of that name, which does what does not depend on the weights once for all resamples.
+    """
+    own: Callable[[Samples], Callable[[np.ndarray], float]] | None = getattr(metric, "weighted", None)
+    return partial(metric.value, samples) if own is None else own(samples)
 
 
 def drop_of(metric: Metric, reference: float, candidate: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from edgeopt.bundle.outcomes import Samples
 from edgeopt.measure.metrics.scores import are_probabilities, probabilities
 
-__all__ = ["RankingMetric", "steps"]
+__all__ = ["RankingMetric", "Steps"]
 
 
 class RankingMetric(ABC):
@@ -43,26 +45,86 @@ class RankingMetric(ABC):
 
     def value(self, samples: Samples, weights: np.ndarray | None = None) -> float:
         """Percent, over the classes that the data has."""
+        return self.weighted(samples)(np.ones(len(samples["label"])) if weights is None else weights)
+
+    def weighted(self, samples: Samples) -> Callable[[np.ndarray], float]:
+        """``value`` of these samples as a function of their weights; they are sorted once."""
         place, label = samples["place"], samples["label"]
-        weights = np.ones(len(label)) if weights is None else np.asarray(weights, np.float64)
         present = np.unique(label)
         classes = present if place.shape[1] > 2 else present[present == 1]  # of two, the second is the positive one
-        found = [self._of_class(place[:, one], label == one, weights) for one in classes]
-        return 100.0 * float(np.mean(found)) if found else float("nan")
+        rankings = [_Ranking.of(place[:, one], label == one) for one in classes]
+
+        def value(weights: np.ndarray) -> float:
+            if not rankings:
+                return float("nan")
+            weights = np.asarray(weights, np.float64)
+            return 100.0 * float(np.mean([self._of_class(ranking.steps(weights)) for ranking in rankings]))
+
+        return value
 
     @abstractmethod
-    def _of_class(self, place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
+    def _of_class(self, steps: Steps) -> float:
         """In [0, 1]; NaN where it is not defined."""
 
 
-def steps(place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the positive and of all other samples at or before each place, the first first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """Weights along the order of one class, at the places where any of its own samples stands, the first first.
 
-    Args:
-        place: Integers [n], the most probable sample has the least; equal ones are equally probable.
-        positive: Bool [n]; ``weights``: float64 [n].
+    Attributes:
+        own: Of the class's samples at each place, float64 [G].
+        others: Of all other samples at the same place: they are as probable.
+        through: Of all samples at or before it.
+        total: Of all samples.
     """
-    if len(place) * 8 < int(place.max()):  # a small part of a large split: few of its places are taken
-        place = np.unique(place, return_inverse=True)[1]
-    right = np.bincount(place, weights * positive)
-    return np.cumsum(right), np.cumsum(np.bincount(place, weights * ~positive))
+
+    own: np.ndarray
+    others: np.ndarray
+    through: np.ndarray
+    total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ranking:
+    """Samples in the order of one class: what ``steps`` needs of it, indices int64.
+
+    Attributes:
+        order: All samples up to the last of the class's own, the most probable first.
+        begins: Where in ``order`` the stretch begins that ends with each of the class's places.
+        own, own_begins: The class's own samples in order, and where each place begins in them.
+        at, at_begins: Likewise all samples that stand where one of the class's own does.
+    """
+
+    order: np.ndarray
+    begins: np.ndarray
+    own: np.ndarray
+    own_begins: np.ndarray
+    at: np.ndarray
+    at_begins: np.ndarray
+
+    @classmethod
+    def of(cls, place: np.ndarray, positive: np.ndarray) -> _Ranking:
+        """Sort; ``positive`` bool [n] has at least one."""
+        order = np.argsort(place, kind="stable")
+        _, group = np.unique(place[order], return_inverse=True)
+        mine = positive[order]
+        held = np.isin(group, group[mine])
+        ends = np.flatnonzero(held & np.append(np.diff(group) > 0, True)) + 1
+        return cls(
+            order=order[: ends[-1]],
+            begins=np.append(0, ends[:-1]),
+            own=order[mine],
+            own_begins=np.flatnonzero(np.diff(group[mine], prepend=-1)),
+            at=order[held],
+            at_begins=np.flatnonzero(np.diff(group[held], prepend=-1)),
+        )
+
+    def steps(self, weights: np.ndarray) -> Steps:
+        """The steps under these weights, float64 [n]."""
+        own = np.add.reduceat(weights[self.own], self.own_begins)
+        return Steps(
+            own=own,
+            others=np.add.reduceat(weights[self.at], self.at_begins) - own,
+            through=np.cumsum(np.add.reduceat(weights[self.order], self.begins)),
+            total=float(weights.sum()),
+        )

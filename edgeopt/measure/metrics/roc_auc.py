@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeopt.measure.metrics.ranking import RankingMetric, steps
+from edgeopt.measure.metrics.ranking import RankingMetric, Steps
 
 __all__ = ["RocAuc"]
 
@@ -14,8 +14,10 @@ class RocAuc(RankingMetric):
 
     name = "roc_auc_pct"
 
-    def _of_class(self, place: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
-        right, wrong = (np.concatenate([[0.0], part]) for part in steps(place, positive, weights))
-        if right[-1] == 0 or wrong[-1] == 0:
+    def _of_class(self, steps: Steps) -> float:
+        right = np.cumsum(steps.own)
+        wrong = steps.total - right[-1]
+        if right[-1] == 0 or wrong <= 0:
             return float("nan")
-        return float(np.trapezoid(right, wrong) / (right[-1] * wrong[-1]))
+        after = wrong - (steps.through - right)  # of all others: those of the same place count half
+        return float(np.dot(steps.own, after + 0.5 * steps.others) / (right[-1] * wrong))
