@@ -15,6 +15,7 @@ from edgeopt.bundle.coverage import CoverageRow, CoverageSection
 from edgeopt.bundle.mixed import FrontRow, GroupRow, MixedSection
 from edgeopt.bundle.numerics import NumericsRow, NumericsSection, OutputDifference
 from edgeopt.bundle.pruning import CurveRow, PinnedLayer, PrunedRow, PrunedSection, PruningSection, StairPoint
+from edgeopt.bundle.roofline import Roofline
 from edgeopt.bundle.waterfall import WaterfallRow, WaterfallSection
 from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
@@ -329,6 +330,7 @@ class Report(_Frozen):
         pruned: Of each prune step: what it took away.
         waterfall: Of a recipe with float steps: from FP32 over each of them to what is made.
         numerics: What was shipped on other instruction sets, where that was asked for.
+        roofline: Its layers against the machine's peaks, where it was measured and its runtime has a profiler.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -357,6 +359,7 @@ class Report(_Frozen):
     pruned: tuple[PrunedSection, ...] = ()
     waterfall: WaterfallSection | None = None
     numerics: NumericsSection | None = None
+    roofline: Roofline | None = None
 
     @property
     def shipped(self) -> Candidate:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeopt.bundle.roofline import MachinePeaks
 from edgeopt.core.device import Host
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
@@ -20,7 +20,7 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.measure.processes import SampleFiles, start
 from edgeopt.recipes.schema import Measure
 
-__all__ = ["SIDES", "Peaks", "measure_peaks"]
+__all__ = ["SIDES", "measure_peaks"]
 
 SIDES = (512, 1024)
 """Of the square matrices: large enough to reach the peak, and the smaller short enough to run undisturbed now and then."""
@@ -28,22 +28,7 @@ _COPIED = 2**24  # floats, 64 MiB: beyond the caches of all but servers
 _BLOCK = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peaks:
-    """Measured on one device, by ONNX Runtime, with so many threads.
-
-    Attributes:
-        int8: ``peak_int8_gops``: 10⁹ operations a second, two for a multiply-accumulate.
-        float32: ``peak_float32_gops``.
-        bandwidth: ``peak_bandwidth_gb_s``: 10⁹ bytes a second, read and written.
-    """
-
-    int8: Measurement
-    float32: Measurement
-    bandwidth: Measurement
-
-
-def measure_peaks(device: Host, *, config: Measure) -> Peaks:
+def measure_peaks(device: Host, *, config: Measure) -> MachinePeaks:
     """Time products of two square matrices in uint8·int8 and float32, and a copy of 64 MiB.
 
     The fastest of 20 inferences, and the faster of two sizes, counts: a peak is what the machine can do, and whatever else
@@ -56,7 +41,7 @@ def measure_peaks(device: Host, *, config: Measure) -> Peaks:
     moved, line = 2 * 4 * _COPIED / 1e9, np.ones((1, _COPIED), np.float32)
     what = f"{4 * _COPIED // 2**20} MiB read and as many written"
     copied = _rate(device, "peak_bandwidth_gb_s", "GB/s", what, amount=moved, model=_copy(), sample=line, config=config)
-    return Peaks(
+    return MachinePeaks(
         int8=_product(device, "peak_int8_gops", np.dtype("uint8"), config),
         float32=_product(device, "peak_float32_gops", np.dtype("float32"), config),
         bandwidth=copied,

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from edgeopt.bundle.roofline import MachinePeaks, Roofline, RooflineRow
 from edgeopt.core.device import Host, demand_timing
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
-from edgeopt.core.measurement import Condition
-from edgeopt.measure.peaks import Peaks, measure_peaks
+from edgeopt.measure.peaks import measure_peaks
 from edgeopt.measure.processes import SampleFiles, start
 from edgeopt.recipes.schema import Measure
 
-__all__ = ["LayerWork", "Roofline", "RooflineRow", "measure_roofline"]
+__all__ = ["LayerWork", "measure_roofline"]
 
 _WARMUP = 5
 
@@ -45,50 +45,6 @@ class LayerWork:
     weight_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RooflineRow:
-    """One kernel.
-
-    Attributes:
-        us: Median time of one inference's share, microseconds.
-        moved_bytes: What it reads and writes; 0 where the runtime does not tell.
-        gops: Achieved: 10⁹ operations a second, two for a multiply-accumulate.
-        intensity: Operations for each byte.
-        roof_gops: What the machine can do at that intensity and precision; None where a peak was not measured.
-    """
-
-    name: str
-    op: str
-    runs_in: str
-    macs: int
-    us: float
-    moved_bytes: int
-    gops: float
-    intensity: float | None
-    roof_gops: float | None
-
-    @property
-    def share_pct(self) -> float | None:
-        """Achieved as percent of what is attainable; None where nothing multiplies or the roof is not known."""
-        return 100 * self.gops / self.roof_gops if self.macs and self.roof_gops else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roofline:
-    """An engine's kernels in the order they ran, and the machine's peaks.
-
-    Attributes:
-        whole: All of them together; its intensity is that of the sums, its roof that of the rows one after another.
-        conditions: Runtime, threads, batch, runs.
-    """
-
-    rows: tuple[RooflineRow, ...]
-    whole: RooflineRow
-    peaks: Peaks
-    device: str
-    conditions: Mapping[str, Condition]
-
-
 def measure_roofline(
     device: Host,
     engine: Engine,
@@ -97,6 +53,7 @@ def measure_roofline(
     config: Measure,
     batch: int,
     work_of: Callable[[Sequence[Mapping[str, Any]]], Sequence[LayerWork]],
+    peaks: MachinePeaks | None = None,
     runs: int = 50,
 ) -> Roofline:
     """Time every kernel of ``engine`` under its runtime's profiler, in a fresh process, and the machine's peaks.
@@ -105,6 +62,7 @@ def measure_roofline(
 
     Args:
         work_of: Says of each row of the agent's ``layers`` what it computes.
+        peaks: Those of the device with the threads of ``config``; None: they are measured.
         runs: Inferences; the median of each kernel counts.
 
     Raises:
@@ -119,7 +77,7 @@ def measure_roofline(
             raise DeviceError("The layers cannot be timed one by one.", got=str(reply["unavailable"]))
         conditions = one.conditions
     layers = reply["layers"]
-    peaks = measure_peaks(device, config=config)
+    peaks = peaks or measure_peaks(device, config=config)
     rows = tuple(_row(layer, work, peaks, batch) for layer, work in zip(layers, work_of(layers), strict=True))
     return Roofline(
         rows=rows,
@@ -130,7 +88,7 @@ def measure_roofline(
     )
 
 
-def _row(layer: Mapping[str, Any], work: LayerWork, peaks: Peaks, batch: int) -> RooflineRow:
+def _row(layer: Mapping[str, Any], work: LayerWork, peaks: MachinePeaks, batch: int) -> RooflineRow:
     us, moved, macs = float(layer["us"]), int(layer["bytes"]), work.macs * batch
     moved += 0 if layer["weights"] or not moved else work.weight_bytes
     intensity = 2 * macs / moved if moved else None
@@ -147,7 +105,7 @@ def _row(layer: Mapping[str, Any], work: LayerWork, peaks: Peaks, batch: int) ->
     )
 
 
-def _roof(peaks: Peaks, runs_in: str, intensity: float | None) -> float | None:
+def _roof(peaks: MachinePeaks, runs_in: str, intensity: float | None) -> float | None:
     peak = (peaks.int8 if runs_in == "int8" else peaks.float32).value
     bandwidth = peaks.bandwidth.value
     if peak is None or bandwidth is None or intensity is None:

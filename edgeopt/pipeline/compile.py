@@ -32,6 +32,7 @@ from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan, make_plan
 from edgeopt.pipeline.prune_search import resolve_pruning
 from edgeopt.pipeline.reading import read_data, read_model
+from edgeopt.pipeline.roofline import record_roofline
 from edgeopt.pipeline.run import Run, make_graphs
 from edgeopt.pipeline.samples import parity_inputs
 from edgeopt.pipeline.ship import ship
@@ -122,7 +123,10 @@ def compile_model(options: CompileOptions, progress: ProgressListener = ignore_p
         bundle = _shipped(run)
         if is_remote(run.device) and bundle.engine.status == "not_built":
             bundle = build_bundle(bundle.directory, device=run.device, progress=progress)
+        shipped = bundle.report.shipped
         interrupted = bundle.report.ladder is not None and bundle.report.ladder.ended == "interrupted"
+        if run.plan.recipe.measure.roofline and shipped.status == "measured" and not interrupted:
+            bundle = record_roofline(run.context, bundle, run.device)
         if options.numerics and run.data is not None and not interrupted:
             count = options.numerics_samples
             bundle = record_numerics(run.context, bundle, run.data, options.numerics, samples=count)

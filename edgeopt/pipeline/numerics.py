@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edgeopt.bundle.layout import REPORT_JSON
 from edgeopt.bundle.load import Bundle, load_bundle
 from edgeopt.bundle.numerics import NumericsRow, NumericsSection
-from edgeopt.bundle.write import write_bundle
 from edgeopt.core.errors import BundleError, DeviceError, EdgeOptError, RecipeError
 from edgeopt.core.events import ProgressListener, ignore_progress
 from edgeopt.core.fingerprint import hash_json, hash_tree
@@ -22,12 +19,12 @@ from edgeopt.data.load import load_data
 from edgeopt.devices.base import Device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.devices.registry import opened
+from edgeopt.pipeline.amend import with_report
 from edgeopt.pipeline.cache import StageCache
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.evidence import collect, judge_outputs
 from edgeopt.pipeline.on_device import demand_runtime
 from edgeopt.pipeline.options import NUMERICS_SAMPLES
-from edgeopt.report.write import write_report
 
 __all__ = ["check_devices", "compare_bundle", "record_numerics"]
 
@@ -86,15 +83,7 @@ def record_numerics(
     """``compare_bundle``, with the table added to the bundle's report; the bundle is replaced whole or not at all."""
     section = _compare(context, bundle, data, devices, samples=samples)
     report = bundle.report.model_copy(update={"numerics": section, "stages": tuple(context.stages)})
-
-    def fill(folder: Path) -> None:
-        for name in bundle.manifest.files:
-            if not name.startswith(REPORT_JSON.partition(".")[0] + "."):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.directory / name, folder / name)
-        write_report(report, folder)
-
-    return load_bundle(write_bundle(bundle.directory, fill, lambda _: bundle.manifest))
+    return with_report(bundle, report)
 
 
 def check_devices(devices: Sequence[str | Device], *, has_data: bool, devices_file: Path | None = None) -> bool:

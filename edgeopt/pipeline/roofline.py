@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from edgeopt.bundle.layout import MODEL
 from edgeopt.bundle.load import Bundle
-from edgeopt.core.events import ProgressListener, ignore_progress
+from edgeopt.bundle.roofline import MachinePeaks, Roofline
+from edgeopt.core.errors import DeviceError
+from edgeopt.core.events import Event, ProgressListener, ignore_progress
+from edgeopt.core.fingerprint import hash_array, hash_tree
 from edgeopt.devices.base import Device
 from edgeopt.devices.registry import opened
+from edgeopt.pipeline import records
+from edgeopt.pipeline.amend import with_report
+from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.on_device import demand_runtime
 from edgeopt.pipeline.remeasure import built_bundle, setting_of
 
 if TYPE_CHECKING:
-    from edgeopt.measure.roofline import LayerWork, Roofline
+    from edgeopt.measure.roofline import LayerWork
 
-__all__ = ["roofline_of_bundle"]
+__all__ = ["record_roofline", "roofline_of_bundle"]
 
 _BYTES = {"int8": 1, "float16": 2, "bfloat16": 2}
 
@@ -49,6 +55,53 @@ def roofline_of_bundle(
             batch=batch,
             work_of=lambda layers: _work(bundle, layers),
         )
+
+
+def record_roofline(context: RunContext, bundle: Bundle, device: Device) -> Bundle:
+    """The bundle with its roofline in the report; as it is, with a note, where its layers cannot be timed.
+
+    The peaks are measured once for a device and a number of threads, and kept in the cache.
+    """
+    from edgeopt.measure.peaks import measure_peaks
+    from edgeopt.measure.roofline import measure_roofline
+
+    config, sample, batch = setting_of(bundle, {})
+    where = {"device": device.info().model_dump(mode="json", exclude={"conditions"}), "threads": config.threads}
+
+    def find_peaks(folder: Path) -> None:
+        records.write(folder / "peaks.json", MachinePeaks, measure_peaks(device, config=config))
+
+    peaks = records.read(
+        context.stage("peaks", "measure the machine's peaks", where, find_peaks) / "peaks.json", MachinePeaks
+    )
+
+    def build(folder: Path) -> None:
+        found = measure_roofline(
+            device,
+            bundle.engine,
+            sample=sample,
+            config=config,
+            batch=batch,
+            work_of=lambda layers: _work(bundle, layers),
+            peaks=peaks,
+        )
+        records.write(folder / "roofline.json", Roofline, found)
+
+    inputs = {
+        **where,
+        "engine": hash_tree(bundle.engine.directory),
+        "options": dict(bundle.engine.options),
+        "batch": batch,
+        "sample": {name: hash_array(array) for name, array in sample.items()},
+    }
+    changes: dict[str, Any] = {}
+    try:
+        folder = context.stage("roofline", "time each layer", inputs, build)
+        changes["roofline"] = records.read(folder / "roofline.json", Roofline)
+    except DeviceError as error:
+        context.note([Event(kind="note", stage="roofline", message=f"There is no roofline: {error}")])
+        changes["events"] = tuple(context.events)
+    return with_report(bundle, bundle.report.model_copy(update={**changes, "stages": tuple(context.stages)}))
 
 
 def _work(bundle: Bundle, layers: Sequence[Mapping[str, Any]]) -> list[LayerWork]:

@@ -44,6 +44,7 @@ class Measure(_Frozen):
             engine can do one after another.
         server_p99_ms: Of server: the bound on p99, for the highest rate that holds it.
         server_seconds: Of server: how long one rate is kept up.
+        roofline: Whether the layers of what is shipped are held against the machine's peaks, in the report.
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8)
@@ -61,6 +62,7 @@ class Measure(_Frozen):
     server_qps: Annotated[float, Field(gt=0)] | None = None
     server_p99_ms: Annotated[float, Field(gt=0)] | None = None
     server_seconds: Annotated[float, Field(gt=0)] = 10.0
+    roofline: bool = True
 
 
 class ParityLimits(_Frozen):

@@ -32,8 +32,9 @@ from edgeopt.report.findings import (
 from edgeopt.report.format import conditions_text, figure, label, limit_text, plain, plain_block
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.numerics import numerics_table
-from edgeopt.report.plots import all_plots, style_of
+from edgeopt.report.plots import Plot, all_plots, style_of
 from edgeopt.report.pruning import curve_plots, pinned_table, pruned_table, pruned_words, search_words
+from edgeopt.report.roofline import ROOFLINE_HEADS, roofline_lines, roofline_notes, roofline_rows, roofline_svg
 from edgeopt.report.rung_plot import rung_plot
 from edgeopt.report.sensitivity import mixed_plots
 from edgeopt.report.summary import key_figures, layer_summary
@@ -81,6 +82,7 @@ def to_html(report: Report) -> str:
             *training_plots(report),
             *curve_plots(report),
             *mixed_plots(report),
+            *_roofline(report),
         ),
         rung_heads=RUNG_HEADS,
         trial_heads=TRIAL_HEADS,
@@ -119,3 +121,19 @@ def to_html(report: Report) -> str:
         styles={candidate.id: style_of(report, candidate) for candidate in report.candidates},
     )
     return "\n".join(line.rstrip() for line in page.splitlines()) + "\n"
+
+
+def _roofline(report: Report) -> tuple[Plot, ...]:
+    found = report.roofline
+    if found is None:
+        return ()
+    return (
+        Plot(
+            key="roofline",
+            title="Against the machine's peaks",
+            caption=" ".join((*roofline_lines(found), *roofline_notes(found))),
+            svg=roofline_svg(found),
+            heads=ROOFLINE_HEADS,
+            rows=roofline_rows(found),
+        ),
+    )

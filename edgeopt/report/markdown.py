@@ -32,6 +32,7 @@ from edgeopt.report.format import conditions_text, figure, limit_text, plain, pl
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.numerics import numerics_table
 from edgeopt.report.pruning import curve_table, pinned_table, pruned_table, pruned_words, search_words
+from edgeopt.report.roofline import ROOFLINE_HEADS, roofline_lines, roofline_notes, roofline_rows
 from edgeopt.report.sensitivity import front_table, table
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import Cell, comparison
@@ -64,6 +65,7 @@ def to_markdown(report: Report) -> str:
         *_section("Is it right", _parity(report)),
         *_section("Other instruction sets", _numerics(report)),
         *_section("Layers", _layers(report)),
+        *_section("Against the machine's peaks", _roofline(report)),
         *_section("What each technique brought", _trials(report)),
         *_section("Pruning", _pruning(report)),
         *_section("Mixed precision", _mixed(report)),
@@ -127,6 +129,14 @@ def _coverage(report: Report) -> str:
     rows = coverage_rows(section) if section is not None else ()
     table = _folded(COVERAGE_HEADS, rows) if rows else ""
     return "\n\n".join(part for part in (_bullets(map(_text, lines)), table) if part)
+
+
+def _roofline(report: Report) -> str:
+    found = report.roofline
+    if found is None:
+        return ""
+    notes = _bullets(_text(line) for line in (*roofline_lines(found), *roofline_notes(found)))
+    return f"{notes}\n\n{_folded(ROOFLINE_HEADS, roofline_rows(found))}"
 
 
 def _not_measured(report: Report) -> str:

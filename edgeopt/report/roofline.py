@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
-from pydantic import TypeAdapter
 
-from edgeopt.measure.roofline import Roofline, RooflineRow
+from edgeopt.bundle.roofline import Roofline, RooflineRow
 from edgeopt.report.axes import WIDTH, grid_log, rotated
 from edgeopt.report.format import figure, label, plain
 from edgeopt.report.svg import Scale, element, join, place_labels, text
@@ -16,6 +15,7 @@ from edgeopt.report.svg import Scale, element, join, place_labels, text
 __all__ = [
     "ROOFLINE_HEADS",
     "roofline_json",
+    "roofline_lines",
     "roofline_narrow",
     "roofline_notes",
     "roofline_page",
@@ -26,6 +26,7 @@ __all__ = [
 ROOFLINE_HEADS = ("layer", "kernel", "in", "µs", "time, %", "GOPS", "ops/byte", "attainable", "reached, %")
 _HEIGHT, _LEFT, _RIGHT, _TOP = 420, 72, WIDTH - 14, 18
 _NAMED = 6
+_LONGEST = 3
 _NOISE_PCT = 110.0
 _NONE = "–"
 # Without variables, which viewers other than browsers do not know.
@@ -51,6 +52,19 @@ def roofline_narrow(found: Roofline) -> tuple[tuple[str, ...], tuple[tuple[str, 
     return tuple(ROOFLINE_HEADS[index] for index in kept), tuple((_shorten(row[0], 20), *row[1:]) for row in rows)
 
 
+def roofline_lines(found: Roofline) -> tuple[str, ...]:
+    """How far the whole is from what the machine can do, and the layers that take longest."""
+    whole, total = found.whole, found.whole.us or 1.0
+    reached = "" if whole.share_pct is None else f", {whole.share_pct:.0f} % of what its layers could reach here"
+    longest = sorted(found.rows, key=lambda row: -row.us)[:_LONGEST]
+    told = [
+        f"{plain(row.name)} {100 * row.us / total:.0f} % of the time"
+        + ("" if row.share_pct is None else f", at {row.share_pct:.0f} % of its roof")
+        for row in longest
+    ]
+    return (f"Under the profiler {whole.gops:.3g} GOPS{reached}.", f"Longest: {'; '.join(told)}.")
+
+
 def roofline_notes(found: Roofline) -> tuple[str, ...]:
     """The peaks, and under which conditions all this was measured."""
     peaks = (found.peaks.int8, found.peaks.float32, found.peaks.bandwidth)
@@ -69,7 +83,7 @@ def roofline_notes(found: Roofline) -> tuple[str, ...]:
 
 def roofline_json(found: Roofline) -> str:
     """Every row, the peaks and the conditions."""
-    return TypeAdapter(Roofline).dump_json(found, indent=2).decode() + "\n"
+    return found.model_dump_json(indent=2) + "\n"
 
 
 def roofline_page(found: Roofline, name: str, *, html: bool) -> str:
@@ -138,6 +152,7 @@ def _drawing(words: str, parts: Sequence[Markup], style: Markup | None) -> Marku
         viewBox=f"0 0 {WIDTH} {_HEIGHT}",
         role="img",
         aria_label=words,
+        class_="plot roofline",
     )
 
 

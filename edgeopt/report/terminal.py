@@ -31,6 +31,7 @@ from edgeopt.report.findings import (
 from edgeopt.report.format import figure, plain
 from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 from edgeopt.report.pruning import pruned_words, search_words
+from edgeopt.report.roofline import roofline_lines
 from edgeopt.report.summary import layer_summary, measured_on, worst_first
 from edgeopt.report.table import comparison
 from edgeopt.report.terminal_numerics import render_numerics
@@ -87,6 +88,8 @@ def render(report: Report, console: Console, bundle: Path | None = None) -> None
     if report.numerics is not None:
         render_numerics(report.numerics, console)
     _print_layers(report, console)
+    if report.roofline is not None:
+        _print_list(console, "Against the machine's peaks", roofline_lines(report.roofline))
     _print_stages(report, console)
     console.print(section("Measured on"))
     console.print(indented(measured_on(report)))

@@ -20,7 +20,16 @@ import numpy as np
 import onnx
 import torch
 
-FAST = ["--set", "measure.latency_samples=20", "--set", "measure.warmup=2", "--set", "measure.block=10"]
+FAST = [
+    "--set",
+    "measure.latency_samples=20",
+    "--set",
+    "measure.roofline=false",
+    "--set",
+    "measure.warmup=2",
+    "--set",
+    "measure.block=10",
+]
 
 
 class Unavailable(Exception):

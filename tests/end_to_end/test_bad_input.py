@@ -175,7 +175,7 @@ def test_an_interrupted_run_leaves_the_old_bundle_and_no_agent(
     cache.mkdir()
     environment = os.environ | {"TMPDIR": str(scratch), "EDGEOPT_CACHE_DIR": str(cache)}
     # Long enough that the signal finds the agent at work.
-    more = ["-o", str(old_bundle), "--set", "measure.latency_samples=100000"]
+    more = ["-o", str(old_bundle), "--set", "measure.latency_samples=100000", "--set", "measure.roofline=false"]
     started = subprocess.Popen(
         [*EDGEOPT, *compiled(world, None, *more)],
         env=environment,

@@ -17,7 +17,16 @@ sys.path.append(str(Path(__file__).parents[1] / "devices"))
 from browser_here import demand_browser
 
 pytestmark = pytest.mark.long
-FAST = ["--set", "measure.latency_samples=20", "--set", "measure.warmup=2", "--set", "measure.block=10"]
+FAST = [
+    "--set",
+    "measure.latency_samples=20",
+    "--set",
+    "measure.roofline=false",
+    "--set",
+    "measure.warmup=2",
+    "--set",
+    "measure.block=10",
+]
 
 
 @pytest.fixture(scope="module")

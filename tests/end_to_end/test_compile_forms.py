@@ -10,7 +10,16 @@ from edgeopt.cli.main import cli
 from edgeopt.graph.dialects import DIALECTS
 from edgeopt.targets.load import dump_target, find_target
 
-FAST = ["--set", "measure.latency_samples=20", "--set", "measure.warmup=2", "--set", "measure.block=10"]
+FAST = [
+    "--set",
+    "measure.latency_samples=20",
+    "--set",
+    "measure.roofline=false",
+    "--set",
+    "measure.warmup=2",
+    "--set",
+    "measure.block=10",
+]
 
 
 @pytest.mark.long

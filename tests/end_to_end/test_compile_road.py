@@ -59,6 +59,20 @@ def test_local_measures_both_runtimes_in_fp32_and_int8(local: Path) -> None:
     assert report.target.measured_here
 
 
+def test_what_is_shipped_is_held_against_the_machines_peaks(local: Path, mlp: Path, tmp_path: Path) -> None:
+    found = _report(local).roofline
+    assert found is not None
+    working = [row for row in found.rows if row.macs]
+    assert {row.runs_in for row in working} <= {"int8", "float32"}
+    assert found.whole.macs == sum(row.macs for row in working) > 0
+    assert all(peak.value for peak in (found.peaks.int8, found.peaks.float32, found.peaks.bandwidth))
+    assert "Against the machine's peaks" in (local / "report.md").read_text()
+    assert _compile(mlp, tmp_path / "none", "local", "--set", "measure.roofline=false") == 0
+    assert _report(tmp_path / "none").roofline is None
+    assert _compile(mlp, tmp_path / "pi", "raspberry-pi-5") == 0  # not this machine: nothing to hold it against
+    assert _report(tmp_path / "pi").roofline is None
+
+
 def test_every_runtime_scores_as_the_model_does(local: Path) -> None:
     for candidate in _report(local).candidates:
         accuracy, drop = candidate.figure("accuracy_top1_pct"), candidate.figure("drop_pp")

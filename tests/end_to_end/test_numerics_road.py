@@ -29,6 +29,7 @@ MODEL = Path(__file__).parents[2] / "examples" / "digits" / "model.pt2"
 ARM = ("qemu:cortex-a53", "qemu:cortex-a76", "qemu:max")
 FAST = [
     "measure.latency_samples=10",
+    "measure.roofline=false",
     "measure.warmup=1",
     "measure.block=5",
     "measure.batch_sizes=[1]",

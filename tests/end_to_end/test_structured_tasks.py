@@ -20,7 +20,16 @@ from edgeopt.measure.outputs import collect_targets, judged_output
 from edgeopt.model.load import load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FAST = ["--set", "measure.latency_samples=20", "--set", "measure.warmup=2", "--set", "measure.block=10"]
+FAST = [
+    "--set",
+    "measure.latency_samples=20",
+    "--set",
+    "measure.roofline=false",
+    "--set",
+    "measure.warmup=2",
+    "--set",
+    "measure.block=10",
+]
 
 
 def _compile(folder: Path, *more: str) -> Report:

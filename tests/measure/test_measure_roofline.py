@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeopt.bundle.roofline import MachinePeaks
 from edgeopt.core.engine import Engine
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.measurement import Measurement, not_measured
@@ -16,7 +17,7 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.devices.local import LocalDevice
 from edgeopt.measure import roofline as room
 from edgeopt.measure.overhead import null_engine
-from edgeopt.measure.peaks import Peaks, measure_peaks
+from edgeopt.measure.peaks import measure_peaks
 from edgeopt.measure.roofline import LayerWork, measure_roofline
 from edgeopt.recipes.schema import Measure
 
@@ -27,7 +28,7 @@ def peak(name, value, unit="GOPS"):
     return Measurement(name=name, value=value, unit=unit, device="board")
 
 
-PEAKS = Peaks(
+PEAKS = MachinePeaks(
     int8=peak("peak_int8_gops", 400.0),
     float32=peak("peak_float32_gops", 100.0),
     bandwidth=peak("peak_bandwidth_gb_s", 10.0, "GB/s"),
@@ -78,7 +79,7 @@ def test_what_multiplies_nothing_has_no_share():
 
 
 def test_without_a_peak_there_is_no_roof():
-    peaks = dataclasses.replace(PEAKS, int8=not_measured("peak_int8_gops", "GOPS", "no such runtime there"))
+    peaks = PEAKS.model_copy(update={"int8": not_measured("peak_int8_gops", "GOPS", "no such runtime there")})
     (a,), whole = rows_of([layer(10.0, 100)], [LayerWork(name="a", macs=9, runs_in="int8")], peaks)
     assert (a.roof_gops, a.share_pct, whole.roof_gops) == (None, None, None)
 

@@ -24,6 +24,7 @@ from edgeopt.recipes.load import load_recipe
 
 FAST = (
     "measure.latency_samples=20",
+    "measure.roofline=false",
     "measure.warmup=2",
     "measure.block=10",
     "measure.batch_sizes=[1]",

@@ -15,7 +15,13 @@ from edgeopt.pipeline.compile import dry_run
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.recipes.load import load_recipe
 
-FAST = ("measure.latency_samples=20", "measure.warmup=2", "measure.block=10", "measure.batch_sizes=[1]")
+FAST = (
+    "measure.latency_samples=20",
+    "measure.roofline=false",
+    "measure.warmup=2",
+    "measure.block=10",
+    "measure.batch_sizes=[1]",
+)
 ANY_SPEED = "limits.latency_ratio=null"  # a net this small is no faster in int8, and a busy machine is not steady
 NEVER = "limits.drop_pp=-50"
 

@@ -11,13 +11,13 @@ import time
 import numpy as np
 import pytest
 
+from edgeopt.bundle.roofline import MachinePeaks
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
 from edgeopt.core.errors import DeviceError, TargetError
 from edgeopt.core.measurement import not_measured
 from edgeopt.devices.local import LocalDevice
 from edgeopt.graph.probes import write_conv
-from edgeopt.measure.peaks import Peaks
 from edgeopt.pipeline import host_peaks
 from edgeopt.pipeline.host_peaks import multiple_of
 from edgeopt.pipeline.new_target import new_target
@@ -53,7 +53,7 @@ def test_the_probe_is_a_convolution_of_that_width(tmp_path):
 
 def test_what_cannot_be_measured_is_an_error_and_no_zero(monkeypatch):
     lost = not_measured("peak_int8_gops", "GOPS", "the process was killed")
-    peaks = Peaks(int8=lost, float32=lost, bandwidth=lost)
+    peaks = MachinePeaks(int8=lost, float32=lost, bandwidth=lost)
     monkeypatch.setattr("edgeopt.measure.peaks.measure_peaks", lambda *_, **__: peaks)
     with pytest.raises(DeviceError, match=r"could not be measured\. Received: the process was killed"):
         host_peaks.measure_host(find_target("local"), LocalDevice())

@@ -23,6 +23,7 @@ from edgeopt.recipes.schema import Prune
 
 FAST = (
     "measure.latency_samples=20",
+    "measure.roofline=false",
     "measure.warmup=2",
     "measure.block=10",
     "measure.batch_sizes=[1]",

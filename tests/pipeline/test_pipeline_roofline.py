@@ -9,13 +9,17 @@ from click.testing import CliRunner
 from sample_bundle import CHANNELS, CLASSES, HEIGHT, WIDTH, fill_bundle, sample_bundle, sample_manifest
 
 from edgeopt.bundle.layout import RECIPE, write_yaml
+from edgeopt.bundle.load import load_bundle
+from edgeopt.bundle.roofline import MachinePeaks
 from edgeopt.bundle.write import write_bundle
 from edgeopt.cli.main import cli
-from edgeopt.core.errors import BundleError
+from edgeopt.core.errors import BundleError, DeviceError
 from edgeopt.core.measurement import Measurement
+from edgeopt.devices.local import LocalDevice
 from edgeopt.measure import roofline as room
-from edgeopt.measure.peaks import Peaks
-from edgeopt.pipeline.roofline import roofline_of_bundle
+from edgeopt.pipeline.cache import StageCache
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.roofline import record_roofline, roofline_of_bundle
 from edgeopt.recipes.schema import Measure, Recipe
 
 pytest.importorskip("onnxruntime", reason="pip install 'edgeopt[onnxruntime]'")
@@ -26,7 +30,7 @@ def fixed_peaks(monkeypatch):
     def peak(name, unit):
         return Measurement(name=name, value=100.0, unit=unit, device="board")
 
-    peaks = Peaks(
+    peaks = MachinePeaks(
         int8=peak("peak_int8_gops", "GOPS"),
         float32=peak("peak_float32_gops", "GOPS"),
         bandwidth=peak("peak_bandwidth_gb_s", "GB/s"),
@@ -71,3 +75,27 @@ def test_the_command_prints_a_table_json_and_a_picture(linear, tmp_path):
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     told = CliRunner().invoke(cli, ["bench", bundle, "--roofline", "--json"])
     assert json.loads(told.stdout)["rows"]
+
+
+def test_layers_that_cannot_be_timed_are_a_note_in_the_report(linear, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise DeviceError("The layers cannot be timed one by one.", got="no profiler")
+
+    monkeypatch.setattr(room, "measure_roofline", refuse)
+    context = RunContext(cache=StageCache(tmp_path / "cache"), host="board")
+    made = record_roofline(context, load_bundle(linear), LocalDevice())
+    assert made.report.roofline is None
+    (note,) = [event for event in made.report.events if event.stage == "roofline"]
+    assert note.message.startswith("There is no roofline: The layers cannot be timed one by one.")
+
+
+def test_the_peaks_of_a_machine_are_measured_once(linear, tmp_path, monkeypatch):
+    times = []
+    peaks = room.measure_peaks()
+    monkeypatch.setattr("edgeopt.measure.peaks.measure_peaks", lambda *_, **__: times.append(1) or peaks)
+    for _ in range(2):
+        context = RunContext(cache=StageCache(tmp_path / "cache"), host="board")
+        made = record_roofline(context, load_bundle(linear), LocalDevice())
+        assert made.report.roofline.peaks == peaks
+        assert made.directory == linear
+    assert len(times) == 1

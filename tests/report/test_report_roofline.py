@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from edgeopt.bundle.roofline import MachinePeaks, Roofline, RooflineRow
 from edgeopt.core.measurement import Measurement, not_measured
-from edgeopt.measure.peaks import Peaks
-from edgeopt.measure.roofline import Roofline, RooflineRow
+from edgeopt.report.html import to_html
+from edgeopt.report.markdown import to_markdown
 from edgeopt.report.roofline import (
     ROOFLINE_HEADS,
     roofline_json,
+    roofline_lines,
     roofline_narrow,
     roofline_notes,
     roofline_page,
@@ -49,7 +50,7 @@ def found():
             row("relu", 5.0, macs=0, runs_in=""),
         ),
         whole=row("whole", 45.0, macs=2 * 10**6, runs_in="", roof=160.0),
-        peaks=Peaks(
+        peaks=MachinePeaks(
             int8=peak("peak_int8_gops", 400.0, "GOPS"),
             float32=peak("peak_float32_gops", 100.0, "GOPS"),
             bandwidth=peak("peak_bandwidth_gb_s", 10.0, "GB/s"),
@@ -80,7 +81,7 @@ def test_notes_tell_peaks_and_conditions_and_what_lies_above(found):
     assert "peak, int8: 400 GOPS" in notes
     assert "Measured on board; runtime onnxruntime, threads 1." in notes
     assert "above what is attainable" not in notes
-    above = dataclasses.replace(found, rows=(row("quick", 2.0),))
+    above = found.model_copy(update={"rows": (row("quick", 2.0),)})
     assert "above what is attainable: quick" in " ".join(roofline_notes(above))
 
 
@@ -101,7 +102,7 @@ def test_the_page_takes_nothing_as_markup(found):
 
 def test_without_a_peak_the_picture_says_why_there_is_none(found):
     missing = not_measured("peak_bandwidth_gb_s", "GB/s", "no onnxruntime there")
-    bare = dataclasses.replace(found, peaks=dataclasses.replace(found.peaks, bandwidth=missing))
+    bare = found.model_copy(update={"peaks": found.peaks.model_copy(update={"bandwidth": missing})})
     assert "Not drawn" in roofline_page(bare, "net", html=False)
     assert "peak bandwidth not measured: no onnxruntime there" in " ".join(roofline_notes(bare))
 
@@ -111,3 +112,21 @@ def test_the_document_holds_everything(found):
     assert [one["macs"] for one in told["rows"]] == [10**6, 10**6, 0]
     assert told["peaks"]["int8"]["value"] == 400.0
     assert told["conditions"]["threads"] == 1
+
+
+def test_a_report_tells_how_far_the_whole_is_and_what_takes_longest(found, sample_report):
+    whole, longest = roofline_lines(found)
+    assert whole == "Under the profiler 88.9 GOPS, 56 % of what its layers could reach here."
+    assert longest.startswith("Longest: <script>")
+    assert "\x1b" not in longest
+    assert longest.endswith(
+        "67 % of the time, at 67 % of its roof; fast 22 % of the time, at 50 % of its roof; relu 11 % of the time."
+    )
+    report = sample_report.model_copy(update={"roofline": found})
+    markdown, page = to_markdown(report), to_html(report)
+    assert "## Against the machine's peaks" in markdown
+    assert "| whole |" in markdown
+    assert "<script>" not in markdown.replace("\\<", "")
+    assert 'id="plot-roofline"' in page
+    assert "<script>" not in page
+    assert 'id="plot-roofline"' not in to_html(sample_report)
