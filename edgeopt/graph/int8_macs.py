@@ -10,7 +10,7 @@ from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.graph.facts import infer_at_batch_1, is_dequantized, node_macs
 from edgeopt.graph.io import load_onnx
 
-__all__ = ["int8_macs_pct"]
+__all__ = ["int8_macs_pct", "planned_nodes"]
 
 _NAME = "int8_macs_pct"
 _HOW = "planned in the graph, not read from the runtime"
@@ -35,12 +35,28 @@ def int8_macs_pct(path: Path) -> Measurement:
                 return not_measured(_NAME, "%", f"the multiplications of {_named(node)} cannot be counted")
             continue
         total += macs
-        planned += macs if all(is_dequantized(value) for value in node.inputs[:2]) else 0
+        planned += macs if _is_planned(node) else 0
     if not total:
         return not_measured(_NAME, "%", "the graph has no convolution and no matrix product")
     return Measurement(
         name=_NAME, value=100 * planned / total, unit="%", conditions={"how": _HOW, "source": "plan", "macs": total}
     )
+
+
+def planned_nodes(path: Path) -> frozenset[str]:
+    """Names of the nodes that multiply and whose both operands come out of DequantizeLinear.
+
+    Raises:
+        GraphError: The file cannot be read.
+    """
+    products = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    return frozenset(
+        node.name for node in load_onnx(path).graph if node.name and node.op_type in products and _is_planned(node)
+    )
+
+
+def _is_planned(node: ir.Node) -> bool:
+    return all(is_dequantized(value) for value in node.inputs[:2])
 
 
 def _named(node: ir.Node) -> str:

@@ -16,11 +16,14 @@ from edgeopt.pipeline.graphs import Graph
 __all__ = ["coverage_figures", "coverage_section", "told_coverage", "with_macs"]
 
 _INTEGER = ("int8", "w4a8")
+_BY_DIALECT = (
+    "Written in float on purpose: this runtime is slower for it in int8 (the target's sources have the figures)."
+)
 _UNSKIP = "Take it out of steps.quantize.skip."
 
 
 def with_macs(coverage: Coverage | None, compiled: Path, portable: Path) -> Coverage | None:
-    """The coverage with each operation's multiply-accumulates for one sample.
+    """The coverage with each operation's multiply-accumulates for one sample; what the dialect took out of int8 is said.
 
     Args:
         compiled: The ONNX file that the backend compiled.
@@ -29,10 +32,17 @@ def with_macs(coverage: Coverage | None, compiled: Path, portable: Path) -> Cove
     if coverage is None:
         return None
     from edgeopt.graph.costs import node_costs
+    from edgeopt.graph.int8_macs import planned_nodes
 
+    taken = planned_nodes(portable) - planned_nodes(compiled) if compiled != portable else frozenset[str]()
     macs = {cost.name: cost.macs for path in (portable, compiled) for cost in node_costs(path) if cost.macs}
+    ops = tuple(dataclasses.replace(op, macs=op.macs or macs.get(op.node) or 0) for op in coverage.ops)
     return dataclasses.replace(
-        coverage, ops=tuple(dataclasses.replace(op, macs=op.macs or macs.get(op.node) or 0) for op in coverage.ops)
+        coverage,
+        ops=tuple(
+            dataclasses.replace(op, cause=_BY_DIALECT, fix="") if op.node in taken and op.runs_in != INT8 else op
+            for op in ops
+        ),
     )
 
 

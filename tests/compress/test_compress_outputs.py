@@ -205,3 +205,26 @@ def test_what_meets_in_a_concatenation_lies_on_one_grid():
 def test_a_target_without_concatenation_leaves_it_in_float():
     _, result = branches(**ORT)
     assert not [decision for decision in result.decisions if decision.op == "concat"]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_linear_layers_output_is_quantized_where_the_runtime_writes_int8_only_and_the_models_own_is_not(
+    asked, tmp_path
+):
+    """XNNPACK's int8 products write int8: without a grid behind it, a linear layer would run in float there."""
+    shape = (12,)
+    net = lambda: nn.Sequential(nn.Linear(12, 16), nn.SiLU(), nn.Linear(16, 5))  # noqa: E731
+    model = export(seeded(net, shape), shape, name="net")
+    target = make_target(**POOL, quantize_linear_outputs=asked)
+    result = STEPS["quantize"].run(model, make_config(), make_context(dataset(samples(64, shape)), target))
+    made = result.model
+    export_onnx(made.program, made.inputs, made.outputs, tmp_path / "net.onnx", opset=20, ranges=result.ranges)
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    readers = collections.defaultdict(set)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].add(node.op_type)
+    first, last = (node for node in graph.node if node.op_type == "Gemm")
+    assert readers[first.output[0]] == ({"QuantizeLinear"} if asked else {"Sigmoid", "Mul"})
+    assert last.output[0] in {value.name for value in graph.output}
+    assert not readers[last.output[0]]

@@ -70,6 +70,30 @@ def test_multiplications_are_counted_for_one_sample(tmp_path):
     assert with_macs(None, path, path) is None
 
 
+def test_what_a_dialect_writes_in_float_is_said_to_be_so_on_purpose(tmp_path):
+    compiled = two_products(tmp_path / "compiled.onnx")
+    planned = onnx.load(compiled)
+    grid = {"s": np.float32(0.1), "z": np.int8(0)}
+    planned.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in grid.items())
+    for node in planned.graph.node:
+        node.input[:] = [f"{name}.dq" for name in node.input]
+    pairs = [
+        helper.make_node(op, [given, "s", "z"], [made], made)
+        for name in ("x", "a", "h", "b")
+        for op, given, made in (("QuantizeLinear", name, f"{name}.q"), ("DequantizeLinear", f"{name}.q", f"{name}.dq"))
+    ]
+    first, second = planned.graph.node
+    del planned.graph.node[:]
+    planned.graph.node.extend([*pairs[:4], first, *pairs[4:], second])
+    onnx.save(planned, tmp_path / "model.onnx")
+    inside, outside = with_macs(coverage(), compiled, tmp_path / "model.onnx").ops
+    assert (inside.runs_in, inside.cause) == ("int8", "")
+    assert outside.cause.startswith("Written in float on purpose")
+    assert outside.fix == ""
+    same = with_macs(coverage(), tmp_path / "model.onnx", tmp_path / "model.onnx")
+    assert same.ops[1].cause == "Its input is float."
+
+
 def test_what_the_compiled_graph_cannot_count_the_portable_one_does(tmp_path):
     portable = two_products(tmp_path / "model.onnx")
     compiled = onnx.load(portable)

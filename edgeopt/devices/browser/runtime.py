@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -14,12 +13,12 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-import platformdirs
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeopt.core.errors import DeviceError
 from edgeopt.core.fingerprint import hash_file
+from edgeopt.devices.data_folder import data_folder
 
 __all__ = [
     "PACKAGE",
@@ -59,10 +58,8 @@ class WebRuntime(BaseModel):
 
 
 def runtime_folder() -> Path:
-    """``$EDGEOPT_DATA_DIR`` (or the platform's folder for data of edgeopt's) and below it onnxruntime-web's."""
-    chosen = os.environ.get("EDGEOPT_DATA_DIR")
-    root = Path(chosen) if chosen else Path(platformdirs.user_data_dir("edgeopt", appauthor=False))
-    return root / "browser" / PACKAGE
+    """Below ``data_folder()``, onnxruntime-web's."""
+    return data_folder() / "browser" / PACKAGE
 
 
 def find_runtime(folder: Path | None = None) -> WebRuntime:

@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgeopt.devices.data_folder import data_folder
 
 __all__ = ["PACKAGES", "RECORD", "Record", "host_arch", "host_versions", "read_record", "store_folder"]
 
@@ -48,10 +48,8 @@ class Record(BaseModel):
 
 
 def store_folder(arch: str) -> Path:
-    """``$EDGEOPT_DATA_DIR`` (or the platform's folder for data of edgeopt's) and below it the architecture's."""
-    chosen = os.environ.get("EDGEOPT_DATA_DIR")
-    root = Path(chosen) if chosen else Path(platformdirs.user_data_dir("edgeopt", appauthor=False))
-    return root / "qemu" / arch
+    """Below ``data_folder()``, the architecture's."""
+    return data_folder() / "qemu" / arch
 
 
 def read_record(folder: Path) -> Record | None:
