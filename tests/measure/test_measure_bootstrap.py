@@ -80,6 +80,7 @@ def test_one_seed_gives_one_interval():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+@settings(max_examples=30)
 def test_holm_is_statsmodels(p_values):
     assert statistics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
 
