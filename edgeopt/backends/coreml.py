@@ -13,7 +13,6 @@ from edgeopt.backends.coreml_names import TARGETS, deployment_target, feature_na
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.lint import lint
 from edgeopt.backends.support import check_options, check_opset, installed_version, refuse, require_installed
-from edgeopt.backends.torch_program.engine import batch_event
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -86,7 +85,7 @@ class CoreMlBackend:
             options={"features": features, "minimum_deployment_target": minimum},
             next_command=NEXT_COMMAND,
             events=(
-                *batch_event("Core ML", batch, plan.dynamic_batch),
+                *_fixed_batch(batch, read),
                 *_narrowed(read),
                 Event(kind="note", stage="compile", message=proof.sentence(version, minimum)),
                 Event(
@@ -129,6 +128,12 @@ def _options(rules: RuntimeRules) -> str:
 def _lint(graph: Graph, target: Target, rules: RuntimeRules) -> list[Finding]:
     """Errors and warnings of Core ML's own rules; those for all runtimes are ``edgeopt lint``'s affair."""
     return [found for found in lint(graph, rules, target) if found.rule.startswith("CML") and found.severity != "note"]
+
+
+def _fixed_batch(batch: int, graph: Graph) -> Iterator[Event]:
+    if graph.dynamic_batch:
+        message = f"The Core ML package takes batches of {batch} (export.batch); the graph takes any."
+        yield Event(kind="note", stage="compile", message=message)
 
 
 def _narrowed(graph: Graph) -> Iterator[Event]:

@@ -108,6 +108,7 @@ def _rename(spec: Any, inputs: list[str], outputs: list[str]) -> None:
             got=f"{len(given)} inputs and {len(made)} outputs",
             fix=f"The graph has {len(inputs)} and {len(outputs)}; export the model without those that do nothing.",
         )
+    _separate(spec)
     wanted = dict(zip([f.name for f in given], inputs, strict=True))
     wanted |= dict(zip([f.name for f in made], outputs, strict=True))
     held = {reference.name for reference in _names(spec)}
@@ -122,6 +123,22 @@ def _rename(spec: Any, inputs: list[str], outputs: list[str]) -> None:
             block.outputs[:] = [wanted.get(name, name) for name in block.outputs]
     for feature in (*given, *made):
         feature.name = wanted[feature.name]
+
+
+def _separate(spec: Any) -> None:
+    """Give every output a value of its own: coremltools hands an input that is returned, or a value that is twice."""
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    types = {value.name: value.type for value in spec.mlProgram.functions["main"].inputs}
+    types |= {value.name: value.type for operation in block.operations for value in operation.outputs}
+    seen = {feature.name for feature in spec.description.input}
+    for index, feature in enumerate(spec.description.output):
+        if feature.name in seen:
+            source, feature.name = feature.name, f"{feature.name}_output_{index}"
+            block.outputs[index] = feature.name
+            copy = block.operations.add(type="identity")
+            copy.inputs["x"].arguments.add(name=source)
+            copy.outputs.add(name=feature.name).type.CopyFrom(types[source])
+        seen.add(feature.name)
 
 
 def _names(spec: Any) -> Iterator[Any]:
