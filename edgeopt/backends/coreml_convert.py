@@ -20,11 +20,8 @@ __all__ = ["MODEL", "WEIGHTS", "write_package"]
 _ITEMS = "com.apple.CoreML"
 MODEL = f"Data/{_ITEMS}/model.mlmodel"
 WEIGHTS = f"Data/{_ITEMS}/weights/weight.bin"
-# They put other scales and zero points in the place of the graph's.
-_LEFT_OUT = (
-    "common::distributive_quantized_binary_op_scale_normalization",
-    "common::nullify_redundant_quantization_zero_point",
-)
+_LEFT_OUT = ("common::distributive_quantized_binary_op_scale_normalization",)
+"""Graph passes of coremltools that put other scales in the place of the graph's."""
 _DATED = "com.github.apple.coremltools.conversion_date"
 
 
@@ -50,6 +47,9 @@ def _convert(program: TorchProgram, minimum: str, path: Path) -> None:
     try:
         import coremltools as ct  # noqa: PLC0415
 
+        from edgeopt.backends.coreml_half import teach_float16  # noqa: PLC0415
+
+        teach_float16()
         logging.getLogger("coremltools").setLevel(logging.ERROR)
         pipeline = ct.PassPipeline()
         pipeline.remove_passes(_LEFT_OUT)

@@ -25,8 +25,11 @@ PRODUCTS: Mapping[str, tuple[str, str]] = {
 }
 """MIL's products → the names of their data and their weight."""
 _MOVES = frozenset({"reshape", "transpose", "expand_dims", "squeeze", "pad", "max_pool", "slice_by_index", "cast"})
-_Grid = tuple[bytes, bytes, str]
-"""Scales as float32 and zero points as int64, both as bytes, and the integer type."""
+_Grid = tuple[bytes, bytes]
+"""Scales as float32, and zero points counted from the lowest integer, as int64: both as bytes.
+
+uint8 with zero point 128 and int8 with 0 are the same points; coremltools writes the second for the first.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +108,8 @@ def _package_grids(made: Program) -> Iterator[_Grid]:
 
 
 def _grid(scale: np.ndarray, zero: np.ndarray, kind: str) -> _Grid:
-    zeros = np.broadcast_to(np.ravel(zero).astype(np.int64), np.size(scale))
-    return np.ravel(scale).astype(np.float32).tobytes(), zeros.tobytes(), kind
+    zeros = np.broadcast_to(np.ravel(zero).astype(np.int64) - np.iinfo(kind).min, np.size(scale))
+    return np.ravel(scale).astype(np.float32).tobytes(), zeros.tobytes()
 
 
 def _graph_weights(plan: Plan) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
