@@ -12,8 +12,8 @@ from edgeopt.backends.base import Availability, Finding
 from edgeopt.backends.coreml_names import TARGETS, deployment_target, feature_names
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.lint import lint
-from edgeopt.backends.support import check_options, check_opset, installed_version, refuse, require_installed
-from edgeopt.core.engine import Engine, Runner
+from edgeopt.backends.support import check_options, installed_version, refuse, require_installed
+from edgeopt.core.engine import CONVERTED, Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
 from edgeopt.targets.schema import RuntimeRules, Target
@@ -25,7 +25,7 @@ OPTIONS: Mapping[str, type | tuple[type, ...]] = {"minimum_deployment_target": s
 PACKAGE, COMPILED, SETTINGS = "model.mlpackage", "model.mlmodelc", "coreml.json"
 SCRIPT = Path(__file__).with_name("on_device") / "verify_coreml.py"
 NEXT_COMMAND = f"python3 {SCRIPT.name}"
-NOT_RUN = "converted, not run: needs macOS or iOS"
+NOT_RUN = f"{CONVERTED}: needs macOS or iOS"
 
 
 class CoreMlBackend:
@@ -49,10 +49,9 @@ class CoreMlBackend:
         )
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
-        """Whether the options are known, the opset is readable, and what the rules for Core ML find."""
+        """Whether the options are known, and what the rules for Core ML find."""
         _options(rules)
-        read = read_graph(graph)
-        return [*check_opset(read, rules, "CML001"), *_lint(read, target, rules)]
+        return _lint(read_graph(graph), target, rules)
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Write the torch program, convert it, hold the package against the graph, and add what proves it on a Mac."""

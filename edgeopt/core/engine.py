@@ -14,7 +14,10 @@ from edgeopt.core.coverage import Coverage
 from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
 
-__all__ = ["Arrays", "Engine", "Runner"]
+__all__ = ["CONVERTED", "Arrays", "Engine", "Runner"]
+
+CONVERTED = "converted, not run"
+"""How ``why_not_built`` begins where a device only has to compile and run what was written here."""
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -29,6 +29,14 @@ _INTEGERS = ("int8", "uint8")
 _GUIDE = "coremltools documentation"
 RULES: Mapping[str, Rule] = by_id(
     Rule(
+        id="CML001",
+        effect="refused",
+        title="an opset that edgeopt's writer of torch programs does not know",
+        why="The graph has a newer opset than the target's rules read.",
+        fix="Export the model with an older opset.",
+        source="edgeopt's table of operators, backends/torch_program/table.py, and the target's opset_max",
+    ),
+    Rule(
         id="CML002",
         effect="refused",
         title="an input that varies beyond its batch",
@@ -58,15 +66,16 @@ RULES: Mapping[str, Rule] = by_id(
         title="an input or output of more than 5 dimensions",
         why="Core ML's arrays have at most 5 dimensions.",
         fix="Put dimensions together with a reshape before the output, and apart behind the input.",
-        source="source of coremltools 9.0, converters/mil/backend/mil/load.py: 'Core ML only supports tensors with rank <= 5'",
+        source="source of coremltools 9.0, converters/mil/mil/program.py; experiment: a ReLU of six dimensions is refused",
     ),
     Rule(
         id="CML006",
         effect="refused",
-        title="an activation quantized to another type than int8 or uint8",
-        why="MIL's quantize writes int8 and uint8 only.",
-        fix="Quantize activations to 8 bits.",
-        source="source of coremltools 9.0, converters/mil/mil/ops/defs/iOS17/quantization_ops.py, quantize",
+        title="an activation quantized to another type than int8 or uint8, or with one scale per channel",
+        why="MIL's quantize writes int8 and uint8 only, and coremltools converts no scales per channel there.",
+        fix="Quantize activations to 8 bits, with one scale for the tensor.",
+        source="source of coremltools 9.0, converters/mil/mil/ops/defs/iOS17/quantization_ops.py, quantize; "
+        "converters/mil/frontend/torch/quantization_ops.py",
     ),
     Rule(
         id="CML007",
@@ -91,6 +100,9 @@ RULES: Mapping[str, Rule] = by_id(
 
 def check(facts: Facts, target: Target | None, rules: RuntimeRules) -> Iterator[Finding]:
     """Inputs and outputs, then the operators, then quantization."""
+    if facts.graph.opset > rules.opset_max:
+        newest = rules.opset_max
+        yield RULES["CML001"].at(None, f"The graph has opset {facts.graph.opset}; coreml is written up to {newest}.")
     for spec in (*facts.graph.inputs, *facts.graph.outputs):
         yield from _port(spec, is_input=spec in facts.graph.inputs)
     yield from _operators(facts)
@@ -99,9 +111,11 @@ def check(facts: Facts, target: Target | None, rules: RuntimeRules) -> Iterator[
     if quantizers and not takes_quantization(system):
         yield RULES["CML007"].at(quantizers[0], f"{system} has no quantized activations.")
     for node in quantizers:
-        kind = facts.grid(node).dtype
-        if kind is not None and kind not in _INTEGERS:
-            yield RULES["CML006"].at(node, f"Its activation is {kind}.")
+        grid = facts.grid(node)
+        if grid.dtype is not None and grid.dtype not in _INTEGERS:
+            yield RULES["CML006"].at(node, f"Its activation is {grid.dtype}.")
+        elif grid.per_channel:
+            yield RULES["CML006"].at(node, "Its activation has one scale per channel.")
     if quantizers and "float16" not in {_type_of(facts, node) for node in quantizers}:
         yield RULES["CML008"].at(quantizers[0])
 
