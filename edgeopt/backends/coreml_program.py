@@ -148,8 +148,12 @@ def _blob(path: Path, offset: int) -> np.ndarray:
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise BackendError("The weight file of the Core ML package cannot be read.", got=error) from error
     if offset + _RECORD.size > len(data):
-        raise BackendError("The weight file of the Core ML package is not whole.", got=f"{path.name}, {len(data)} bytes")
+        raise BackendError(
+            "The weight file of the Core ML package is not whole.", got=f"{path.name}, {len(data)} bytes"
+        )
     sentinel, kind, size, place = _RECORD.unpack_from(data, offset)
     if sentinel != _SENTINEL or kind not in _BLOB_TYPES or place + size > len(data):
         raise BackendError("The weight file of the Core ML package is not whole.", got=f"{path.name} at {offset}")
-    return np.frombuffer(data, dtype=_BLOB_TYPES[kind], count=size // np.dtype(_BLOB_TYPES[kind]).itemsize, offset=place)
+    return np.frombuffer(
+        data, dtype=_BLOB_TYPES[kind], count=size // np.dtype(_BLOB_TYPES[kind]).itemsize, offset=place
+    )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "check"]
 
 _MAX_RANK = 5
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _INTEGERS = ("int8", "uint8")
 _GUIDE = "coremltools documentation"
 RULES: Mapping[str, Rule] = by_id(
@@ -95,6 +96,15 @@ RULES: Mapping[str, Rule] = by_id(
         source=f"{_GUIDE}, Typed Execution; Optimizing Models, Quantization, Performance",
         level="note",
     ),
+    Rule(
+        id="CML009",
+        effect="refused",
+        title="a form of an operator that has no counterpart in a package",
+        why="The operator converts, and not in this form.",
+        fix="Replace it in the model, or compile for a runtime that reads ONNX (onnxruntime, openvino).",
+        source="experiment: coremltools 9.0 refuses a dilated max-pool and bfloat16; edgeopt's writer of torch programs, "
+        "padding that wraps and indices of a max-pool",
+    ),
 )
 
 
@@ -136,8 +146,24 @@ def _operators(facts: Facts) -> Iterator[Finding]:
     for node in facts.nodes:
         name = node.op_type if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
         first.setdefault(name, node)
+        if form := _odd_form(node):
+            yield RULES["CML009"].at(node, f"{name} {form}.")
     for name in unknown(first):
         yield RULES["CML003"].at(first[name], f"edgeopt cannot write {name} as a torch program.")
+
+
+def _odd_form(node: onnx.NodeProto) -> str:
+    """What of it cannot be converted, as a clause; empty where all of it can."""
+    if node.op_type == "MaxPool":
+        if len(node.output) > 1 and node.output[1]:
+            return "gives indices"
+        if any(step != 1 for a in node.attribute if a.name == "dilations" for step in a.ints):
+            return "has dilations"
+    if node.op_type == "Pad" and any(a.name == "mode" and a.s == b"wrap" for a in node.attribute):
+        return "wraps around"
+    if node.op_type == "Cast" and attribute(node, "to", 0) == _BFLOAT16:
+        return "gives bfloat16"
+    return ""
 
 
 def _type_of(facts: Facts, node: onnx.NodeProto) -> str:

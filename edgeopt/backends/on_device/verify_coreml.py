@@ -34,7 +34,9 @@ class VerifyError(Exception):
 def main(arguments: "List[str] | None" = None) -> int:
     """Verify, then time; every failure is one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Run the Core ML package beside this script, and compare.")
-    parser.add_argument("--compute-units", choices=UNITS, default="ALL", help="what Core ML may use (default: %(default)s)")
+    parser.add_argument(
+        "--compute-units", choices=UNITS, default="ALL", help="what Core ML may use (default: %(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=100, help="timed predictions (default: %(default)s)")
     parser.add_argument("--tolerance", type=float, help="share of an output's range (default: that of the precision)")
     parser.add_argument("--report", type=Path, help="write the figures here, as JSON")
@@ -70,7 +72,8 @@ def verify(args: argparse.Namespace) -> Dict[str, Any]:
     got = [predict(model, settings, batch) for batch in batches]
     rows = [compare(port["name"], expected, got, tolerance) for port in settings["outputs"]]
     for row in rows:
-        print("{output}: largest difference {max_abs:.3g}, {share:.3g} of the range (allowed {allowed:.3g})".format(**row))
+        said = "largest difference {max_abs:.3g}, {share:.3g} of the range (allowed {allowed:.3g})"
+        print("%s: %s" % (row["output"], "not finite" if row["share"] is None else said.format(**row)))
     times = timed(model, settings, batches[0], args.runs)
     median, p90 = statistics.median(times), sorted(times)[int(0.9 * (len(times) - 1))]
     size = len(next(iter(batches[0].values())))
