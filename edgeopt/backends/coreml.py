@@ -86,7 +86,7 @@ class CoreMlBackend:
             events=(
                 *_fixed_batch(batch, read),
                 *_narrowed(read),
-                Event(kind="note", stage="compile", message=proof.sentence(version, minimum)),
+                Event(kind="note", stage="compile", message=proof.sentence(minimum)),
                 Event(
                     kind="note",
                     stage="compile",

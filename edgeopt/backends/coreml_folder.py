@@ -28,8 +28,6 @@ def write_script(directory: Path, program: TorchProgram, features: Mapping[str, 
         "minimum_deployment_target": minimum,
         "inputs": _ports(plan.inputs, features),
         "outputs": _ports(program.outputs, features),
-        "dynamic_batch": list(plan.dynamic_batch),
-        "rows": plan.rows,
         "tolerance": TOLERANCES[_precision(program)][0],
     }
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

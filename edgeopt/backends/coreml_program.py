@@ -151,7 +151,7 @@ def _blob(path: Path, offset: int) -> np.ndarray:
         raise BackendError(
             "The weight file of the Core ML package is not whole.", got=f"{path.name}, {len(data)} bytes"
         )
-    sentinel, kind, size, place = _RECORD.unpack_from(data, offset)
+    sentinel, kind, size, place = _RECORD.unpack(data[offset : offset + _RECORD.size].tobytes())
     if sentinel != _SENTINEL or kind not in _BLOB_TYPES or place + size > len(data):
         raise BackendError("The weight file of the Core ML package is not whole.", got=f"{path.name} at {offset}")
     return np.frombuffer(

@@ -47,7 +47,7 @@ class Proof:
     weights: int
     weight_bytes: int
 
-    def sentence(self, version: str, minimum: str) -> str:
+    def sentence(self, minimum: str) -> str:
         """For the report."""
         if not self.quantized:
             return f"The package, for {minimum} and newer, was read back: its inputs and outputs are the graph's."

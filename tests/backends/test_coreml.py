@@ -220,7 +220,7 @@ def test_what_coremltools_says_is_kept(convert, monkeypatch):
     nodes = [helper.make_node("MaxPool", ["x"], ["y"], "pool", kernel_shape=[2, 2], dilations=[2, 2])]
     net = _save(nodes, [("x", TensorProto.FLOAT, [1, 1, 8, 8])], [("y", TensorProto.FLOAT, [1, 1, 6, 6])], {})
     monkeypatch.setattr(coreml, "refuse", lambda *_: None)
-    with pytest.raises(BackendError, match="coremltools cannot convert the graph.*dilation"):
+    with pytest.raises(BackendError, match=r"coremltools cannot convert the graph.*dilation"):
         convert(net)
 
 

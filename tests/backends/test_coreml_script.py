@@ -24,11 +24,11 @@ from edgeopt.backends.torch_program.build import build_program
 COUNT = 3
 
 
-def made_folder(net, folder):
+def made_folder(net, folder, batch=1):
     """An engine's folder as a bundle ships it; the package itself is empty, as only the stand-in opens it."""
     graph = folder / "graph.onnx"
     onnx.save(net, graph)
-    program = build_program(graph, 1, "Core ML")
+    program = build_program(graph, batch, "Core ML")
     specs = [*program.plan.inputs, *program.outputs]
     engine = folder / "engine"
     (engine / PACKAGE).mkdir(parents=True)
@@ -40,7 +40,8 @@ def made_folder(net, folder):
         else rng.normal(size=(COUNT, *spec.shape[1:])).astype(spec.dtype)
         for spec in program.plan.inputs
     }
-    outputs = ReferenceEvaluator(net).run(None, inputs)
+    free = conv_net() if net.graph.input[0].type.tensor_type.shape.dim[0].dim_value else net  # of any batch
+    outputs = ReferenceEvaluator(free).run(None, inputs)
     np.savez(engine / "reference_inputs.npz", **inputs)
     np.savez(engine / "reference_outputs.npz", **dict(zip([s.name for s in program.outputs], outputs, strict=True)))
     return graph, engine
@@ -51,6 +52,9 @@ def folders(tmp_path_factory):
     made = {}
     for name, net in (("conv", conv_net()), ("quantized", quantized_net()), ("two", two_input_net())):
         made[name] = made_folder(net, tmp_path_factory.mktemp(name))
+    # Three samples: the second batch of two is padded.
+    made["pairs"] = made_folder(conv_net(), tmp_path_factory.mktemp("pairs"), batch=2)
+    made["fixed"] = made_folder(conv_net(2), tmp_path_factory.mktemp("fixed"), batch=1)
     return made, install(tmp_path_factory.mktemp("stand-in"))
 
 
@@ -71,7 +75,7 @@ def run(folders, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("name", ["conv", "quantized", "two"])
+@pytest.mark.parametrize("name", ["conv", "quantized", "two", "pairs", "fixed"])
 def test_outputs_that_are_the_bundles_pass_and_are_timed(run, name, tmp_path):
     done = run(name, "--report", tmp_path / "report.json", "--compute-units", "CPU_ONLY")
     assert (done.returncode, done.stderr) == (0, "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgeopt.backends.base import Finding
 from edgeopt.backends.coreml_names import PORT_TYPES, deployment_target, takes_quantization
 from edgeopt.backends.lint.base import Rule, by_id
-from edgeopt.backends.lint.facts import ONNX_DOMAINS, Facts
+from edgeopt.backends.lint.facts import ONNX_DOMAINS, Facts, attribute
 from edgeopt.backends.torch_program.table import unknown
 from edgeopt.core.spec import TensorSpec
 

@@ -1,4 +1,4 @@
-# ruff: noqa: T201, PLC0415, BLE001 (a script whose every failure is one sentence)
+# ruff: noqa: T201, PLC0415 (a script whose every failure is one sentence)
 """Runs the Core ML package beside this script on a Mac, and compares with the reference outputs of the bundle.
 
     python3 verify_coreml.py                             # Core ML chooses among CPU, GPU and Neural Engine
@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 FILES = ("reference_inputs.npz", "reference_outputs.npz")
@@ -31,7 +31,7 @@ class VerifyError(Exception):
     """One sentence: what is missing, or what Core ML said."""
 
 
-def main(arguments: "List[str] | None" = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Verify, then time; every failure is one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Run the Core ML package beside this script, and compare.")
     parser.add_argument(
@@ -54,7 +54,7 @@ def main(arguments: "List[str] | None" = None) -> int:
     return 0 if told["passed"] else 1
 
 
-def verify(args: argparse.Namespace) -> Dict[str, Any]:
+def verify(args: argparse.Namespace) -> dict[str, Any]:
     """Run all reference samples and compare; time the first batch.
 
     Raises:
@@ -66,25 +66,24 @@ def verify(args: argparse.Namespace) -> Dict[str, Any]:
     missing = sorted({port["name"] for port in settings["inputs"]} - set(inputs))
     missing += sorted({port["name"] for port in settings["outputs"]} - set(expected))
     if missing:
-        raise VerifyError("The reference files lack %s." % ", ".join(missing))
+        msg = "The reference files lack {}.".format(", ".join(missing))
+        raise VerifyError(msg)
     model = load(settings, args.compute_units)
     batches = split(settings, inputs)
     got = [predict(model, settings, batch) for batch in batches]
     rows = [compare(port["name"], expected, got, tolerance) for port in settings["outputs"]]
     for row in rows:
         said = "largest difference {max_abs:.3g}, {share:.3g} of the range (allowed {allowed:.3g})"
-        print("%s: %s" % (row["output"], "not finite" if row["share"] is None else said.format(**row)))
+        print("{}: {}".format(row["output"], "not finite" if row["share"] is None else said.format(**row)))
     times = timed(model, settings, batches[0], args.runs)
     median, p90 = statistics.median(times), sorted(times)[int(0.9 * (len(times) - 1))]
     size = len(next(iter(batches[0].values())))
-    print(
-        "%s, macOS %s, %s: median %.3f ms, p90 %.3f ms (%d predictions of batch %d)"
-        % (platform.machine(), platform.mac_ver()[0] or "?", args.compute_units, median, p90, len(times), size)
-    )
+    where = f"{platform.machine()}, macOS {platform.mac_ver()[0] or '?'}, {args.compute_units}"
+    print(f"{where}: median {median:.3f} ms, p90 {p90:.3f} ms ({len(times)} predictions of batch {size})")
     return {
         "passed": all(row["passed"] for row in rows),
         "outputs": rows,
-        "samples": sum(len(next(iter(batch.values()))) for batch in batches),
+        "samples": len(next(iter(inputs.values()))),
         "compute_units": args.compute_units,
         "median_ms": median,
         "p90_ms": p90,
@@ -92,50 +91,52 @@ def verify(args: argparse.Namespace) -> Dict[str, Any]:
     }
 
 
-def references() -> "List[Dict[str, Any]]":
+def references() -> list[dict[str, Any]]:
     """The reference inputs and outputs."""
     try:
         import numpy as np
     except ImportError as error:
-        raise VerifyError("NumPy cannot be imported (%s): pip install numpy" % error) from error
+        msg = f"NumPy cannot be imported ({error}): pip install numpy"
+        raise VerifyError(msg) from error
     found = []
     for name in FILES:
         if not (HERE / name).is_file():
-            raise VerifyError("%s must lie beside this script; `edgeopt compile` puts it there." % name)
+            msg = f"{name} must lie beside this script; `edgeopt compile` puts it there."
+            raise VerifyError(msg)
         try:
             with np.load(HERE / name, allow_pickle=False) as archive:
                 found.append({key: archive[key] for key in archive.files})
         except Exception as error:
-            raise VerifyError("%s cannot be read: %s" % (name, error)) from error
+            msg = f"{name} cannot be read: {error}"
+            raise VerifyError(msg) from error
     return found
 
 
-def load(settings: Dict[str, Any], units: str) -> Any:
+def load(settings: dict[str, Any], units: str) -> Any:
     """The package, compiled by Core ML."""
     try:
         import coremltools
     except ImportError as error:
-        raise VerifyError("coremltools cannot be imported (%s): pip install coremltools" % error) from error
+        msg = f"coremltools cannot be imported ({error}): pip install coremltools"
+        raise VerifyError(msg) from error
     try:
         return coremltools.models.MLModel(
             str(HERE / settings["package"]), compute_units=getattr(coremltools.ComputeUnit, units)
         )
     except Exception as error:
-        raise VerifyError("Core ML cannot load %s: %s" % (settings["package"], first_line(error))) from error
+        msg = "Core ML cannot load {}: {}".format(settings["package"], first_line(error))
+        raise VerifyError(msg) from error
 
 
-def split(settings: Dict[str, Any], inputs: Dict[str, Any]) -> "List[Dict[str, Any]]":
-    """The samples in batches of the package's fixed size; what is left over is not run."""
-    count = len(inputs[settings["inputs"][0]["name"]])
-    dynamic = [port for port in settings["inputs"] if port["name"] in settings["dynamic_batch"]]
-    size = dynamic[0]["shape"][0] if dynamic and settings["rows"] else count
-    if size > count:
-        raise VerifyError("The package takes batches of %d, and there are %d reference samples." % (size, count))
-    taken = [slice(start, start + size) for start in range(0, count - size + 1, size)]
-    return [{name: array[part] for name, array in inputs.items()} for part in taken]
+def split(settings: dict[str, Any], inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The samples in batches of the package's size; the last is padded by repeating its last sample."""
+    first = settings["inputs"][0]
+    count, size = len(inputs[first["name"]]), first["shape"][0]
+    parts = [[min(index, count - 1) for index in range(start, start + size)] for start in range(0, count, size)]
+    return [{name: array[part] for name, array in inputs.items()} for part in parts]
 
 
-def predict(model: Any, settings: Dict[str, Any], batch: Dict[str, Any]) -> Dict[str, Any]:
+def predict(model: Any, settings: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
     """One prediction, outputs by the graph's names."""
     import numpy as np
 
@@ -143,23 +144,27 @@ def predict(model: Any, settings: Dict[str, Any], batch: Dict[str, Any]) -> Dict
     try:
         made = model.predict(given)
     except Exception as error:
-        raise VerifyError("Core ML did not run the package: %s" % first_line(error)) from error
+        msg = f"Core ML did not run the package: {first_line(error)}"
+        raise VerifyError(msg) from error
     missing = [port["feature"] for port in settings["outputs"] if port["feature"] not in made]
     if missing:
-        raise VerifyError("Core ML gave no output %s, only %s." % (", ".join(missing), ", ".join(made)))
+        msg = "Core ML gave no output {}, only {}.".format(", ".join(missing), ", ".join(made))
+        raise VerifyError(msg)
     return {port["name"]: np.asarray(made[port["feature"]]) for port in settings["outputs"]}
 
 
-def compare(name: str, expected: Dict[str, Any], got: "List[Dict[str, Any]]", tolerance: float) -> Dict[str, Any]:
+def compare(name: str, expected: dict[str, Any], got: list[dict[str, Any]], tolerance: float) -> dict[str, Any]:
     """The largest difference, also as a share of the output's range."""
     import numpy as np
 
-    made = np.concatenate([one[name] for one in got]).astype(np.float64)
-    want = expected[name][: len(made)].astype(np.float64)
+    want = expected[name].astype(np.float64)
+    made = np.concatenate([one[name] for one in got])[: len(want)].astype(np.float64)
     if made.shape != want.shape:
-        raise VerifyError("The output %s has shape %s, expected %s." % (name, list(made.shape), list(want.shape)))
+        msg = f"The output {name} has shape {list(made.shape)}, expected {list(want.shape)}."
+        raise VerifyError(msg)
     if not want.size:
-        raise VerifyError("The output %s has no elements, so nothing was compared." % name)
+        msg = f"The output {name} has no elements, so nothing was compared."
+        raise VerifyError(msg)
     reach = float(want.max() - want.min()) or float(np.abs(want).max()) or 1.0
     largest = float(np.abs(made - want).max())
     finite = bool(np.isfinite(made).all())
@@ -173,7 +178,7 @@ def compare(name: str, expected: Dict[str, Any], got: "List[Dict[str, Any]]", to
     }
 
 
-def timed(model: Any, settings: Dict[str, Any], batch: Dict[str, Any], runs: int) -> "List[float]":
+def timed(model: Any, settings: dict[str, Any], batch: dict[str, Any], runs: int) -> list[float]:
     """Milliseconds per prediction, after ten that are not counted."""
     for _ in range(10):
         predict(model, settings, batch)
