@@ -47,20 +47,21 @@ def _convert(program: TorchProgram, minimum: str, path: Path) -> None:
     try:
         import coremltools as ct  # noqa: PLC0415
 
-        from edgeopt.backends.coreml_half import teach_float16  # noqa: PLC0415
+        from edgeopt.backends.coreml_half import float16_parameters, teach_float16  # noqa: PLC0415
 
         teach_float16()
         logging.getLogger("coremltools").setLevel(logging.ERROR)
         pipeline = ct.PassPipeline()
         pipeline.remove_passes(_LEFT_OUT)
-        model = ct.convert(
-            program.exported.run_decompositions({}),
-            convert_to="mlprogram",
-            minimum_deployment_target=getattr(ct.target, minimum),
-            compute_precision=ct.precision.FLOAT32,  # no casts beyond the graph's own: those are its float16
-            pass_pipeline=pipeline,
-            skip_model_load=True,
-        )
+        with float16_parameters():
+            model = ct.convert(
+                program.exported.run_decompositions({}),
+                convert_to="mlprogram",
+                minimum_deployment_target=getattr(ct.target, minimum),
+                compute_precision=ct.precision.FLOAT32,  # no casts beyond the graph's own: those are its float16
+                pass_pipeline=pipeline,
+                skip_model_load=True,
+            )
         model.save(str(path))
     except BackendError:
         raise

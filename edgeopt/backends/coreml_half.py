@@ -7,11 +7,16 @@ drops the ``out_dtype`` of ``quantized_decomposed`` ops; here its functions are 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-__all__ = ["teach_float16"]
+__all__ = ["float16_parameters", "teach_float16"]
+
+# MIL wants these of the type of the data; coremltools' reader gives them as float32 numbers.
+_PARAMETERS = ("alpha", "beta", "epsilon")
 
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 _DEQUANTIZE = ("quantized_decomposed.dequantize_per_tensor", "quantized_decomposed.dequantize_per_channel")
@@ -49,6 +54,37 @@ def teach_float16() -> None:
     register_torch_op(quantize, torch_alias=[_QUANTIZE, _QUANTIZE.replace(".", "::")], override=True)
     names = [*_DEQUANTIZE, *(name.replace(".", "::") for name in _DEQUANTIZE)]
     register_torch_op(dequantize, torch_alias=names, override=True)
+
+
+@contextmanager
+def float16_parameters() -> Iterator[None]:
+    """While it is open, numbers such as a clip's limits are written as float16 where the data is.
+
+    Raises:
+        ValueError: Such a number is zero or infinite in float16, and is neither.
+    """
+    from coremltools.converters.mil import Builder  # noqa: PLC0415
+    from coremltools.converters.mil.mil import types  # noqa: PLC0415
+
+    given = Builder.__dict__["_add_op"]
+
+    def add(cls: Any, op: Any, **arguments: Any) -> Any:
+        if getattr(arguments.get("x"), "dtype", None) == types.fp16:
+            for name in _PARAMETERS:
+                value = arguments.get(name)
+                number = getattr(value, "val", value)
+                if number is not None and np.ndim(number) == 0 and np.asarray(number).dtype != np.float16:
+                    half = np.float16(number)
+                    if (half == 0) != (number == 0) or np.isinf(half) != np.isinf(number):
+                        raise ValueError(f"its {name} {float(number):.3g} has no float16 form")
+                    arguments[name] = half
+        return given.__func__(cls, op, **arguments)
+
+    Builder._add_op = classmethod(add)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        Builder._add_op = given  # noqa: SLF001
 
 
 def _half(scale: Any) -> Any:
