@@ -107,6 +107,17 @@ class TestPackage:
                 assert made.constant(operation, "scale") == np.float16(0.03)
         assert any("2 of 2 quantized" in event.message for event in engine.events)
 
+    def test_limits_and_epsilons_of_float16_operations_are_float16(self, convert, save, tmp_path):
+        weights = {"lo": np.float32(0), "hi": np.float32(6), "g": np.ones(3, "float32"), "b": np.zeros(3, "float32")}
+        nodes = [
+            helper.make_node("Clip", ["x", "lo", "hi"], ["c"], "clip"),
+            helper.make_node("LayerNormalization", ["c", "g", "b"], ["y"], "norm", epsilon=1e-5),
+        ]
+        net = _save(nodes, [("x", TensorProto.FLOAT, [1, 3])], [("y", TensorProto.FLOAT, [1, 3])], weights)
+        convert_float16(save(net), tmp_path / "half.onnx")
+        _, made = convert(tmp_path / "half.onnx")
+        assert {o.dtype for o in made.operations if o.op in ("clip", "relu6", "layer_norm")} == {"float16"}
+
     def test_an_input_that_is_returned_and_a_value_that_is_returned_twice(self, convert):
         nodes = [
             helper.make_node("Relu", ["x"], ["relu"], "r"),
