@@ -68,7 +68,7 @@ def float16_parameters() -> Iterator[None]:
 
     given = Builder.__dict__["_add_op"]
 
-    def add(cls: Any, op: Any, **arguments: Any) -> Any:
+    def add(cls: Any, /, op: Any, **arguments: Any) -> Any:
         if getattr(arguments.get("x"), "dtype", None) == types.fp16:
             for name in _PARAMETERS:
                 value = arguments.get(name)

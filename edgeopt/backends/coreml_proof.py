@@ -150,14 +150,18 @@ def _keys(values: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> set[tuple[
 def _is_int8(operation: Operation, made: Program) -> bool:
     """Whether both sides of a product come from integers of 8 bits, moved about at most."""
     makers = {each.output: each for each in made.operations}
-    for parameter in PRODUCTS[operation.op]:
+    for side, parameter in enumerate(PRODUCTS[operation.op]):
         name = operation.inputs.get(parameter)
-        maker = makers.get(name) if isinstance(name, str) else None
+        maker, moved = makers.get(name) if isinstance(name, str) else None, False
         for _ in range(len(made.operations)):
             if maker is None or maker.op not in _MOVES:
                 break
             source = maker.inputs.get("x")
             maker = makers.get(source) if isinstance(source, str) else None
+            moved = True
+        # Two activations count as the graph counts them: where a dequantize stands right in front.
+        if side and moved and maker is not None and maker.op == "dequantize":
+            return False
         if maker is None or maker.op.removeprefix("constexpr_") not in (
             "dequantize",
             "affine_dequantize",
