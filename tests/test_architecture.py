@@ -43,7 +43,7 @@ ALLOWED = {
 SCRIPTS = ("backends/on_device/",)
 RUNTIMES = (
     *("onnxruntime", "onnxruntime_qnn", "openvino", "tensorrt", "tensorrt_rtx"),
-    *("executorch", "ai_edge_litert", "litert_torch", "litert_converter"),
+    *("executorch", "ai_edge_litert", "litert_torch", "litert_converter", "coremltools"),
 )
 # Package → where it may be imported (prefixes of paths below edgeopt/).
 HOMES = {

@@ -19,6 +19,7 @@ class BackendRegistry(Registry[Backend]):
 BACKENDS: Registry[Backend] = BackendRegistry(
     "backend",
     {
+        "coreml": "edgeopt.backends.coreml:CoreMlBackend",
         "executorch": "edgeopt.backends.executorch:ExecuTorchBackend",
         "litert": "edgeopt.backends.litert:LiteRtBackend",
         "onnxruntime": "edgeopt.backends.onnxruntime:OnnxRuntimeBackend",

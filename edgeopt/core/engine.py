@@ -14,7 +14,10 @@ from edgeopt.core.coverage import Coverage
 from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
 
-__all__ = ["Arrays", "Engine", "Runner"]
+__all__ = ["CONVERTED", "Arrays", "Engine", "Runner"]
+
+CONVERTED = "converted, not run"
+"""How ``why_not_built`` begins where a device only has to compile and run what was written here."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -29,6 +32,7 @@ class Engine:
         directory: The folder that holds every file of the engine and nothing else.
         entry: The file, relative to ``directory``, that a runner opens.
         status: ``built``, or ``not_built`` where only the device can build it; then ``next_command`` says how.
+        why_not_built: Where it is not, and more is to be said than that only the device can build it.
         inputs: With the batch the engine was compiled for; a dynamic one keeps its name.
         outputs: Likewise.
         options: What the runner must set to run it as compiled (session options, hints). JSON values.
@@ -45,6 +49,7 @@ class Engine:
     outputs: tuple[TensorSpec, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     next_command: str | None = None
+    why_not_built: str = ""
     events: tuple[Event, ...] = ()
     coverage: Coverage | None = None
 

@@ -361,7 +361,7 @@ def _status(
     if trial.failure:
         return "failed", trial.failure
     if trial.built.engine is not None and trial.built.engine.status == "not_built":
-        return "not_built", "only the device can build this engine"
+        return "not_built", trial.built.engine.why_not_built or "only the device can build this engine"
     measured = figures.get(trial.built.planned.id)
     if measured is not None:
         return ("failed", measured.failed) if measured.failed else ("measured", "")

@@ -23,6 +23,7 @@ __all__ = ["Built", "Witness", "build_engine", "build_witness"]
 
 # The runtime whose outputs an engine's are compared with: another implementation of the same graph.
 _WITNESSES = {
+    "coreml": "onnxruntime",
     "executorch": "onnxruntime",
     "litert": "onnxruntime",
     "onnxruntime": "openvino",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgeopt.bundle.document import ParityRow, Report
+from edgeopt.bundle.document import Candidate, ParityRow, Report
+from edgeopt.core.engine import CONVERTED
 from edgeopt.core.events import Event, EventKind
 from edgeopt.report.format import MISSING, figure, label, limit_text, plain
 
@@ -16,6 +17,7 @@ __all__ = [
     "device_notes",
     "findings",
     "limit_lines",
+    "next_verb",
     "not_measured",
     "parity_figures",
     "parity_summary",
@@ -63,6 +65,11 @@ class StageGroup:
     name: str
     seconds: float
     cached: bool
+
+
+def next_verb(candidate: Candidate) -> str:
+    """What a candidate's ``next_command`` does."""
+    return "run" if candidate.reason.startswith(CONVERTED) else "build"
 
 
 def device_notes(report: Report) -> tuple[str, ...]:

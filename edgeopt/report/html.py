@@ -22,6 +22,7 @@ from edgeopt.report.findings import (
     STATUS_WORDS,
     device_notes,
     findings,
+    next_verb,
     not_measured,
     parity_figures,
     parity_summary,
@@ -61,6 +62,7 @@ def to_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        next_verb=next_verb,
         plain=plain,
         figure=figure,
         label=label,

@@ -22,6 +22,7 @@ from edgeopt.report.findings import (
     STATUS_WORDS,
     device_notes,
     findings,
+    next_verb,
     not_measured,
     parity_figures,
     parity_summary,
@@ -145,7 +146,7 @@ def _not_measured(report: Report) -> str:
 
 def _next(report: Report) -> str:
     commands = [
-        f"To build {_text(c.id)}, in the bundle's folder, copied to the device: {_code(c.next_command)}"
+        f"To {next_verb(c)} {_text(c.id)}, in the bundle's folder, copied to the device: {_code(c.next_command)}"
         for c in report.candidates
         if c.next_command
     ]

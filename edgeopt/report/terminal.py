@@ -21,6 +21,7 @@ from edgeopt.report.findings import (
     device_notes,
     findings,
     limit_lines,
+    next_verb,
     not_measured,
     parity_figures,
     parity_summary,
@@ -182,7 +183,7 @@ def render_next(report: Report, console: Console, bundle: Path | None = None) ->
     for candidate in report.candidates:
         if candidate.next_command is None:
             continue
-        console.print(section(f"To build {plain(candidate.id)} on its device"))
+        console.print(section(f"To {next_verb(candidate)} {plain(candidate.id)} on its device"))
         command = candidate.next_command
         inside = f"cd {ENGINE} && "
         if bundle is not None and command.startswith(inside):

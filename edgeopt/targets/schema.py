@@ -64,7 +64,7 @@ class RuntimeRules(_Frozen):
     """One runtime that serves the target.
 
     Attributes:
-        name: The backend's registry name: ``executorch``, ``litert``, ``onnxruntime``, ``openvino``,
+        name: The backend's registry name: ``coreml``, ``executorch``, ``litert``, ``onnxruntime``, ``openvino``,
             ``ort-mobile``, ``tensorrt``.
         dialect: The graph dialect that keeps this runtime's int8 kernels, e.g. ``ort-x86``.
         forms: Further dialects, in order, for a model that loses accuracy on this runtime in ``dialect``.
@@ -172,7 +172,7 @@ class Target(_Frozen):
         identify: For one device rather than a class: texts of which one must be in the machine's own name of its
             model (``/proc/device-tree/model``) for it to be that device.
         accelerator: What its runtimes compute on where that is not the CPU or an NVIDIA GPU.
-        system: The operating system that it runs; null where any will do.
+        system: The operating system that it runs; null where any will do (``darwin`` is macOS).
         device: Where its engines are run unless another place is named: ``local``, or ``browser``.
     """
 
@@ -197,7 +197,7 @@ class Target(_Frozen):
     detected: bool = False
     identify: tuple[str, ...] = ()
     accelerator: Accelerator | None = None
-    system: Literal["linux", "android", "ios"] | None = None
+    system: Literal["linux", "android", "ios", "darwin"] | None = None
     device: Literal["local", "browser"] = "local"
     notes: tuple[str, ...] = ()
     sources: tuple[Source, ...] = Field(min_length=1)

@@ -24,5 +24,7 @@ RUNTIMES = {
     "ort-mobile": _of("android-arm64", "ort-mobile"),
     "openvino armv8.0": (make_rules("openvino", opset_max=25), _ARMV8),
     "tensorrt dla": (_DLA.runtimes[0], _DLA),
+    "coreml": _of("iphone-coreml", "coreml"),
+    "coreml ios16": (make_rules("coreml", options={"minimum_deployment_target": "iOS16"}), _ARMV8),
     "litert": (make_rules("litert", opset_max=99), _ARMV8),
 }

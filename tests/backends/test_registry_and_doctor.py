@@ -25,7 +25,7 @@ def test_the_survey_lists_every_backend_and_imports_no_runtime():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     found = dict(survey())
-    assert list(found) == ["executorch", "litert", "onnxruntime", "openvino", "ort-mobile", "qnn", "tensorrt"]
+    assert list(found) == ["coreml", "executorch", "litert", "onnxruntime", "openvino", "ort-mobile", "qnn", "tensorrt"]
     for availability in found.values():
         assert isinstance(availability, Availability)
         assert availability.how_to_get.startswith("pip install 'edgeopt[")
@@ -41,7 +41,7 @@ def test_each_backend_carries_its_registered_name():
     assert {name: BACKENDS[name].name for name in BACKENDS} == {name: name for name in BACKENDS}
 
 
-@pytest.mark.parametrize("name", ["executorch", "litert", "onnxruntime", "openvino", "ort-mobile"])
+@pytest.mark.parametrize("name", ["coreml", "executorch", "litert", "onnxruntime", "openvino", "ort-mobile"])
 def test_a_runtime_that_is_absent_says_how_to_get_it(name, save, empty, monkeypatch):
     module = f"edgeopt.backends.{name.replace('-', '_')}"
     backend = BACKENDS[name]

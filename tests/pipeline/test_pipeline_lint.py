@@ -166,7 +166,14 @@ class TestTheCommand:
         assert "TRT001" in text
         assert "OV001" not in text
         listed = json.loads(call("--rules", "--json").output)
-        assert {row["runtime"] for row in listed} == {"onnxruntime", "openvino", "ort-mobile", "tensorrt", "litert"}
+        assert {row["runtime"] for row in listed} == {
+            "onnxruntime",
+            "openvino",
+            "ort-mobile",
+            "tensorrt",
+            "litert",
+            "coreml",
+        }
         with pytest.raises(EdgeOptError, match=r"no rules for a runtime.*'tensort'.*Known: tensorrt"):
             list_rules(runtime="tensort")
 

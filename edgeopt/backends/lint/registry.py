@@ -21,6 +21,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "ort-mobile": ("files", "generic", "onnxruntime", "ort_mobile"),
     "tensorrt": ("files", "generic", "tensorrt", "dla"),
     "litert": ("files", "generic", "litert"),
+    "coreml": ("files", "generic", "coreml"),
 }
 """Runtime → the files of this room whose rules hold for it, in order. A runtime that is not here has those that hold
 for every runtime."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ def dequantize_linear(step: Step, x: Value, scale: Value, zero: Value = None) ->
         scale=scales.reshape(-1),
         zero_point=np.broadcast_to(zeros.reshape(-1), scales.size).astype(np.int64),
         axis=step.attribute("axis", 1) % max(given.ndim, 1),
+        half=_float_of(step, scale) == np.float16,
     )
 
 
@@ -58,22 +59,29 @@ def _constant(step: Step, x: np.ndarray, scale: Value, zero: Value) -> Value:
         size = step.attribute("block_size")
         zeros = np.broadcast_to(zeros, scales.shape)
         wide, shift = (np.repeat(one, size, axis)[tuple(map(slice, x.shape))] for one in (scales, zeros))
-        return (x.astype(np.int32) - shift.astype(np.int32)).astype(np.float32) * wide
+        whole = (x.astype(np.int32) - shift.astype(np.int32)).astype(np.float32) * wide
+        return whole.astype(_float_of(step, scale))
     if x.dtype.name not in ("int8", "uint8"):  # an int32 bias, a weight of 4 bits: no kernel reads those here
         shape = [-1 if dim == axis and scales.size > 1 else 1 for dim in range(x.ndim)]
         difference = x.astype(np.int64) - zeros.reshape(shape).astype(np.int64)
-        return (difference * scales.reshape(shape).astype(np.float64)).astype(np.float32)
+        return (difference * scales.reshape(shape).astype(np.float64)).astype(_float_of(step, scale))
     return QuantizedConstant(
         values=x,
         scale=scales.reshape(-1),
         zero_point=np.broadcast_to(zeros.reshape(-1), scales.size).astype(np.int64),
         axis=axis if scales.size > 1 else None,
+        half=_float_of(step, scale) == np.float16,
     )
+
+
+def _float_of(step: Step, scale: Value) -> np.dtype[Any]:
+    """What a dequantization gives: the type of its scale."""
+    return step.constant(scale, "scale").dtype
 
 
 def _grid(step: Step, scale: Value, zero: Value, default: object) -> tuple[np.ndarray, np.ndarray]:
     scales = step.constant(scale, "scale")
-    if scales.dtype != np.float32:
-        raise step.refused(f"its scale is {scales.dtype}, not float32")
+    if scales.dtype not in (np.float32, np.float16):
+        raise step.refused(f"its scale is {scales.dtype}, not float32 or float16")
     zeros = np.zeros(scales.shape, default) if zero is None else step.constant(zero, "zero point")  # type: ignore[call-overload]
-    return scales, zeros
+    return scales.astype(np.float32), zeros

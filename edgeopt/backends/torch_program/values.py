@@ -25,12 +25,14 @@ class QuantizedConstant:
         scale: float32, [1] or one per index of ``axis``.
         zero_point: int64, of the same shape.
         axis: Of ``values``; None where there is one scale for all.
+        half: Whether it stands for float16 numbers: then the scales are of that type in the graph.
     """
 
     values: np.ndarray
     scale: np.ndarray
     zero_point: np.ndarray
     axis: int | None
+    half: bool = False
 
     def transpose(self, order: Sequence[int]) -> QuantizedConstant:
         """With its axes in another order."""
@@ -38,12 +40,13 @@ class QuantizedConstant:
         return replace(self, values=np.ascontiguousarray(self.values.transpose(order)), axis=axis)
 
     def to_float(self) -> np.ndarray:
-        """float32: (values − zero point) × scale."""
+        """(values − zero point) × scale: float32, or float16."""
         shape = [1] * self.values.ndim
         if self.axis is not None:
             shape[self.axis] = -1
         shifted = self.values.astype(np.int32) - self.zero_point.reshape(shape).astype(np.int32)
-        made: np.ndarray = shifted.astype(np.float32) * self.scale.reshape(shape)
+        kind = np.float16 if self.half else np.float32
+        made: np.ndarray = (shifted.astype(np.float32) * self.scale.reshape(shape)).astype(kind)
         return made
 
 
@@ -58,12 +61,14 @@ class QuantizedTensor:
         values: int8 or uint8.
         scale: float32, [1] or one per index of ``axis``.
         zero_point: int64, likewise.
+        half: Whether it stands for float16 numbers.
     """
 
     values: Tensor
     scale: np.ndarray
     zero_point: np.ndarray
     axis: int
+    half: bool = False
 
     def to_float(self, step: Step, key: str) -> Tensor:
         """(values − zero point) × scale, as an operation of ``step``."""
@@ -72,10 +77,17 @@ class QuantizedTensor:
         ops = torch.ops.quantized_decomposed
         if self.scale.size == 1:
             scale, zero = float(self.scale.reshape(-1)[0]), int(self.zero_point.reshape(-1)[0])
-            made: Tensor = ops.dequantize_per_tensor.default(self.values, scale, zero, low, high, kind)
+            made: Tensor = ops.dequantize_per_tensor.default(
+                self.values, scale, zero, low, high, kind, **_out_dtype(half=self.half)
+            )
             return made
         scales, zeros = step.tensor(self.scale, f"{key}_scale"), step.tensor(self.zero_point, f"{key}_zero")
-        return cast(Tensor, ops.dequantize_per_channel.default(self.values, scales, zeros, self.axis, low, high, kind))
+        return cast(
+            Tensor,
+            ops.dequantize_per_channel.default(
+                self.values, scales, zeros, self.axis, low, high, kind, **_out_dtype(half=self.half)
+            ),
+        )
 
 
 Value = Tensor | np.ndarray | QuantizedConstant | QuantizedTensor | None
@@ -168,17 +180,25 @@ def _dequantize(step: Step, constant: QuantizedConstant, key: str) -> Tensor:
     low = -127 if kind == torch.int8 and int(constant.values.min()) >= -127 else info.min
     ops = torch.ops.quantized_decomposed
     rounded = step.weight_form == "rounded"
+    out = _out_dtype(half=constant.half)
     values = step.tensor(constant.to_float() if rounded else constant.values, key if rounded else f"{key}_int")
     if constant.axis is None:
         scale, zero = float(constant.scale.reshape(-1)[0]), int(constant.zero_point.reshape(-1)[0])
         if rounded:
             values = ops.quantize_per_tensor.default(values, scale, zero, low, info.max, kind)
-        made: Tensor = ops.dequantize_per_tensor.default(values, scale, zero, low, info.max, kind)
+        made: Tensor = ops.dequantize_per_tensor.default(values, scale, zero, low, info.max, kind, **out)
         return made
     scales, zeros = step.tensor(constant.scale, f"{key}_scale"), step.tensor(constant.zero_point, f"{key}_zero")
     if rounded:
         values = ops.quantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind)
-    return cast(Tensor, ops.dequantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind))
+    return cast(
+        Tensor, ops.dequantize_per_channel.default(values, scales, zeros, constant.axis, low, info.max, kind, **out)
+    )
+
+
+def _out_dtype(*, half: bool) -> dict[str, torch.dtype]:
+    """What a dequantization is told beside its grid: nothing where it gives float32, as partitioners look for."""
+    return {"out_dtype": torch.float16} if half else {}
 
 
 def is_constant(value: Value) -> bool:
