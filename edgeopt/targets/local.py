@@ -66,8 +66,9 @@ def _runtime(rules: RuntimeRules, host: Host, *, saturates: bool) -> RuntimeRule
     if rules.name == "onnxruntime":
         x86 = "ort-x86-novnni" if saturates else "ort-x86"
         rules = rules.model_copy(update={"dialect": "ort-arm" if host.arch == "aarch64" else x86})
-    if rules.name == "openvino" and saturates:
-        rules = rules.model_copy(update={"dialect": "openvino-novnni"})
+    if rules.name == "openvino" and rules.dialect == "openvino":
+        tiles = "openvino-amx" if "amx_int8" in host.features else "openvino"
+        rules = rules.model_copy(update={"dialect": "openvino-novnni" if saturates else tiles})
     return rules.model_copy(update={"precisions": tuple(p for p in rules.precisions if _offered(p, rules.name, host))})
 
 

@@ -149,12 +149,13 @@ def test_onnx_runtimes_int8_kernels_agree_with_the_graph(case, tmp_path, net):
     assert sqnr(reference, fused) >= sqnr(reference, plain) - 0.5
 
 
+@pytest.mark.parametrize("dialect", ["openvino", "openvino-amx"])
 @pytest.mark.parametrize("net", ["resnet", "mobilenet", "pooled", "mlp", "vit"])
-def test_openvino_runs_every_layer_in_int8(case, tmp_path, net):
+def test_openvino_runs_every_layer_in_int8(case, tmp_path, net, dialect):
     import openvino
 
     net = case(net)
-    apply_dialect("openvino", net.int8_path, tmp_path / "m.onnx")
+    apply_dialect(dialect, net.int8_path, tmp_path / "m.onnx")
     core = openvino.Core()
     model = core.read_model(tmp_path / "m.onnx")
     model.reshape({model.inputs[0]: [1, *net.inputs[0].shape[1:]]})
@@ -162,7 +163,7 @@ def test_openvino_runs_every_layer_in_int8(case, tmp_path, net):
     precisions = collections.Counter()
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
-        if str(info["layerType"].value) in ("Convolution", "FullyConnected"):
+        if str(info["layerType"].value).startswith(("Convolution", "FullyConnected")):
             precisions[str(info["runtimePrecision"].value)] += 1
     weighted = sum(n.op_type in ("Conv", "Gemm") for n in onnx.load(net.int8_path).graph.node)
     assert sum(precisions.values()) >= weighted > 0
@@ -170,6 +171,22 @@ def test_openvino_runs_every_layer_in_int8(case, tmp_path, net):
     actual = np.concatenate([compiled(net.samples[i : i + 1])[0] for i in range(8)])
     reference = run_reference(net.float_path, {"x": net.samples[:8]})["logits"]
     assert sqnr(reference, actual) > 20
+
+
+def test_what_openvinos_linear_layers_alone_read_stays_symmetric(case, tmp_path):
+    """Its kernel that takes the scales in is for zero points of 0."""
+    apply_dialect("openvino", case("vit").int8_path, tmp_path / "m.onnx")
+    read = collections.defaultdict(set)
+    for point in activation_points(load_onnx(tmp_path / "m.onnx").graph):
+        for node in point.dequantize:
+            for reader in node.outputs[0].consumers():
+                read[reader.op_type].add((point.dtype, point.zero_point))
+    assert read["MatMul"] | read["Gemm"] <= {("int8", 0), ("uint8", 0)}
+    assert ("int8", 0) in read["MatMul"]
+    assert all(dtype == "uint8" for dtype, _ in read["Conv"])
+    apply_dialect("openvino-novnni", case("vit").int8_path, tmp_path / "proved.onnx")
+    proved = activation_points(load_onnx(tmp_path / "proved.onnx").graph)
+    assert {point.dtype for point in proved} == {"uint8"}  # what the proof of its sums is for
 
 
 def test_weights_of_seven_bits_need_no_repair(case, tmp_path):

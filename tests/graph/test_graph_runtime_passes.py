@@ -10,6 +10,7 @@ from graph_nets import build, ops, run_reference
 from edgeopt.graph.io import save_onnx
 from edgeopt.graph.passes.average_as_conv import AverageAsConv
 from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.drop_branch_points import DropBranchPoints
 from edgeopt.graph.passes.drop_output_points import DropOutputPoints
 from edgeopt.graph.passes.widen_input import WidenInput
 
@@ -117,3 +118,42 @@ def test_a_grid_in_front_of_anything_else_stays(reader, tmp_path):
     model = activated(reader)
     assert not run_passes(model, [DropOutputPoints()])
     assert isinstance(model, ir.Model)
+
+
+def joined(*, kernel=3, size=9, reader="Add(d, e)", more="", shape="n, 16, h, w"):
+    pads = kernel // 2
+    text = (
+        f"g (float[n, 16, {size}, {size}] x) => (float[{shape}] y) "
+        f"<float[n, 16, {size}, {size}] c> "
+        "{ p = QuantizeLinear(x, s, z) e = DequantizeLinear(p, s, z) "
+        f"c = Conv<pads = [{pads}, {pads}, {pads}, {pads}]>(e, weight) "
+        f"q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z) {more} y = {reader} }}"
+    )
+    weight = np.random.default_rng(0).normal(scale=0.05, size=(16, 16, kernel, kernel)).astype(np.float32)
+    return build(text, {"s": np.array(0.05, np.float32), "z": np.array(0, np.int8), "weight": weight})
+
+
+def test_a_convolution_goes_into_its_residual_addition_unrounded(tmp_path):
+    model = joined()
+    changed, largest = difference(model, [DropBranchPoints()], tmp_path, 16)
+    assert changed
+    assert ops(model).count("QuantizeLinear") == 1  # the skip's
+    assert 0 < largest <= 0.05 / 2 + 1e-6  # half a step
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(lambda: joined(kernel=1), id="a pointwise convolution"),
+        pytest.param(lambda: joined(size=96), id="a large tensor"),
+        pytest.param(lambda: joined(reader="Add(d, x)"), id="a skip in float"),
+        pytest.param(lambda: joined(reader="Add(d, d)"), id="no skip"),
+        pytest.param(lambda: joined(reader="Mul(d, e)"), id="another operator"),
+        pytest.param(lambda: joined(more="t = Relu(d)", reader="Sum(d, e, t)"), id="two readers"),
+        pytest.param(lambda: joined(more="t = Relu(c)", reader="Sum(d, e, t)"), id="a reader of the convolution"),
+    ],
+)
+def test_any_other_rounding_before_an_addition_stays(model):
+    made = model()
+    assert not run_passes(made, [DropBranchPoints()])
+    assert ops(made).count("QuantizeLinear") == 2

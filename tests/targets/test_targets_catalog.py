@@ -40,7 +40,17 @@ EXPECTED = [
     "x86-avx2",
     "x86-vnni",
 ]
-DIALECTS = set("neutral ort-x86 ort-x86-novnni ort-arm ort-wasm openvino openvino-novnni tensorrt xnnpack".split())  # noqa: SIM905
+DIALECTS = {
+    "neutral",
+    "openvino",
+    "openvino-amx",
+    "openvino-novnni",
+    "ort-arm",
+    "ort-wasm",
+    "ort-x86",
+    "ort-x86-novnni",
+}
+DIALECTS |= {"tensorrt", "xnnpack"}
 SHIPPED = sorted(load._CATALOG.glob("*.yaml"))
 
 

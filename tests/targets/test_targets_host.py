@@ -119,6 +119,10 @@ class TestLocal:
         assert target.runtimes[0].dialect == "ort-x86"
         assert target.isa.requires == ("avx2", "avx512f", "avx512_vnni")
 
+    def test_with_tiles_openvino_has_a_form_of_its_own(self):
+        target = fill_in(self.template, replace(SERVER, features=SERVER.features | {"amx_int8"}))
+        assert [r.dialect for r in target.runtimes] == ["ort-x86", "openvino-amx"]
+
     def test_without_vnni_channels_are_repaired_and_no_vnni_machine_stands_for_it(self):
         target = fill_in(self.template, HASWELL)
         assert (target.quantization.weight_bits, target.quantization.saturation) == (8, "repair")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
@@ -36,7 +37,7 @@ _KEEPS_BOUND = MOVES | {"GlobalMaxPool", "ReduceMax", "Identity", "Expand", "Gat
 _POINTWISE = frozenset({"Mul", "Add"})  # of two non-negative tensors
 
 
-def regrid(model: ir.Model, dtype: str) -> bool:
+def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _: False) -> bool:
     """Write every symmetric int8 activation of ``model`` as ``dtype``, finer where its range allows.
 
     A grid in the neutral graph has step s and reaches from −128·s to 127·s. Where the tensor fills a part [low, high] of
@@ -46,6 +47,8 @@ def regrid(model: ir.Model, dtype: str) -> bool:
 
     Args:
         dtype: ``uint8``, or ``int8`` for the same grids moved down by 128.
+        keep: Which tensors stay symmetric int8 where their grid would have a zero point other than 0 (their readers'
+            kernels are for zero points of 0).
 
     Returns:
         Whether all points stayed the same.
@@ -63,7 +66,9 @@ def regrid(model: ir.Model, dtype: str) -> bool:
                 got=f"{point.dtype}, zero point {point.zero_point}",
                 fix="A dialect starts from the neutral graph that export writes, not from another dialect.",
             )
-        grids.append((point, *_grid(point)))
+        scale, zero = _grid(point)
+        if zero == 0 or not keep(point):
+            grids.append((point, scale, zero))
     for point, scale, zero in grids:
         same = same and scale == point.scale
         set_grid(model.graph, point, scale, zero - shift, dtype)

@@ -18,6 +18,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "float": "edgeopt.graph.dialects.float:DIALECT",
         "neutral": "edgeopt.graph.dialects.neutral:DIALECT",
         "openvino": "edgeopt.graph.dialects.openvino:DIALECT",
+        "openvino-amx": "edgeopt.graph.dialects.openvino_amx:DIALECT",
         "openvino-novnni": "edgeopt.graph.dialects.openvino_novnni:DIALECT",
         "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
         "ort-wasm": "edgeopt.graph.dialects.ort_wasm:DIALECT",

@@ -25,18 +25,32 @@ MOVES = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Tra
 
 
 class HoistQuantize(ir.passes.InPlacePass):
-    """Add a Q/DQ pair in front of data movement that is followed by Q; the graph's values stay the same."""
+    """Add a Q/DQ pair in front of data movement that is followed by Q; the graph's values stay the same.
+
+    Args:
+        over: Nothing is done where none of these lies on the way; for runtimes that move Q/DQ over the others themselves.
+    """
+
+    def __init__(self, over: frozenset[str] = MOVES | {"Pad"}) -> None:
+        super().__init__()
+        self.over = over
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Walk from every point up through data movement; a copy is made for each value that has no point yet."""
         modified = False
-        pending = activation_points(model.graph)
+        pending = [point for point in activation_points(model.graph) if self._is_asked(point.tensor)]
         while pending:
             point = pending.pop()
             pending_new = _hoist(model.graph, point)
             modified = modified or bool(pending_new)
             pending.extend(pending_new)
         return ir.passes.PassResult(model, modified)
+
+    def _is_asked(self, value: ir.Value | None) -> bool:
+        node = value.producer() if value is not None else None
+        if node is None or not (node.op_type in MOVES or is_moving_pad(node)):
+            return False
+        return node.op_type in self.over or any(self._is_asked(source) for source in node.inputs)
 
 
 def is_moving_pad(node: ir.Node) -> bool:
