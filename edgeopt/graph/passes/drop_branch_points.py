@@ -44,10 +44,11 @@ def _is_small(value: ir.Value) -> bool:
     weight = layer.inputs[1]
     if weight is None or weight.shape is None or value.shape is None:
         return False
-    kernel, sizes = tuple(weight.shape)[2:], tuple(value.shape)[1:]  # the batch does not count
-    if not all(isinstance(size, int) for size in (*kernel, *sizes)):
+    # The batch does not count.
+    kernel, sizes = ([size for size in shape if isinstance(size, int)] for shape in (weight.shape[2:], value.shape[1:]))
+    if len(kernel) != len(weight.shape) - 2 or len(sizes) != len(value.shape) - 1:
         return False
-    return math.prod(kernel) > 1 and math.prod(sizes) <= _LARGEST  # type: ignore[arg-type]
+    return math.prod(kernel) > 1 and math.prod(sizes) <= _LARGEST
 
 
 def _joins(point: Point) -> bool:
