@@ -1,15 +1,17 @@
-"""ExecuTorch with XNNPACK: the graph as a torch program, lowered to one ``.pte`` file for CPUs of any architecture."""
+"""ExecuTorch: the graph as a torch program, lowered to one ``.pte`` file; by XNNPACK for CPUs of any architecture."""
 
 # ruff: noqa: ARG002 (the protocol gives every backend the same arguments)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeopt.agent.runners import executorch as runner
 from edgeopt.agent.runners.quiet import quietly
 from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.executorch_delegates import Delegate, delegate_of, lower_elsewhere
 from edgeopt.backends.support import (
     HostRunner,
     check_options,
@@ -27,6 +29,8 @@ from edgeopt.targets.schema import RuntimeRules, Target
 __all__ = ["ExecuTorchBackend"]
 
 HOW_TO_GET = "pip install 'edgeopt[executorch]'"
+_ENTRY = "model.pte"
+_OPTIONS: Mapping[str, type | tuple[type, ...]] = {"delegate": str}
 
 
 class ExecuTorchBackend:
@@ -49,13 +53,16 @@ class ExecuTorchBackend:
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
         """Whether the options are known, the opset is readable, only the batch varies, and every operator is known."""
-        check_options(rules, {})
+        check_options(rules, _OPTIONS)
+        delegate_of(rules.options)
         return find_problems(graph, rules, "ET", "ExecuTorch")
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Write the torch program, lower it to XNNPACK, and read back what was lowered."""
         version = require_installed(self.name, self.available().version, HOW_TO_GET)
-        check_options(rules, {})
+        check_options(rules, _OPTIONS)
+        if (delegate := delegate_of(rules.options)) is not None:
+            return _compile_elsewhere(graph, directory, batch, delegate, version)
         with quietly():
             from edgeopt.backends.coverage.xnnpack import read_delegates  # noqa: PLC0415
             from edgeopt.backends.torch_program.build import build_program  # noqa: PLC0415
@@ -66,7 +73,7 @@ class ExecuTorchBackend:
             program = build_program(graph, batch, "ExecuTorch", stays_float=causes)
             edge, data = _lower(program.exported)
             report = read_delegates(edge, program, causes, version)
-        path = directory / "model.pte"
+        path = directory / _ENTRY
         path.write_bytes(data)
         plan = program.plan
         engine = Engine(
@@ -91,6 +98,40 @@ class ExecuTorchBackend:
     def load(self, engine: Engine, threads: int | None) -> Runner:
         """Open an engine in this process."""
         return HostRunner.open(runner.open_runner, engine.path, engine.options, threads)
+
+
+def _compile_elsewhere(graph: Path, directory: Path, batch: int, delegate: Delegate, version: str) -> Engine:
+    """Lower a float graph for hardware that is not here.
+
+    Raises:
+        BackendError: The graph is quantized: what this delegate makes of Q/DQ cannot be held against the graph here.
+    """
+    with quietly():
+        from edgeopt.backends.torch_program.build import build_program  # noqa: PLC0415
+
+        program = build_program(graph, batch, "ExecuTorch")
+        plan = program.plan
+        if plan.graph.quantized:
+            raise BackendError(
+                f"ExecuTorch's {delegate.title} delegate is given float graphs only.",
+                got=f"{len(plan.graph.quantized)} quantized layers",
+                fix="Use recipe fp32; int8 on phones: delegate xnnpack, or a Core ML or QNN target.",
+            )
+        lowered = lower_elsewhere(program, delegate)
+    (directory / _ENTRY).write_bytes(lowered.data)
+    return Engine(
+        runtime="executorch",
+        runtime_version=version,
+        directory=directory,
+        entry=_ENTRY,
+        status="not_built",
+        why_not_built=delegate.not_run,
+        inputs=plan.inputs,
+        outputs=program.outputs,
+        options=runner_ports(plan.inputs, program.outputs, plan.dynamic_batch, rows=plan.rows),
+        next_command=delegate.next_command,
+        events=(*batch_event("ExecuTorch", batch, plan.dynamic_batch), lowered.event(delegate)),
+    )
 
 
 def _lower(exported: Any) -> tuple[Any, bytes]:

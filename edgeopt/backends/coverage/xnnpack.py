@@ -16,9 +16,9 @@ from edgeopt.backends.torch_program.placement import NOT_PLANNED, fix_of
 from edgeopt.core.coverage import INT8, Coverage, ExecutedOp
 from edgeopt.core.errors import BackendError
 
-__all__ = ["DelegateReport", "read_delegates"]
+__all__ = ["MULTIPLIES", "DelegateReport", "macs_of", "op_of", "read_delegates"]
 
-_MULTIPLIES = ("convolution.default", "linear.default", "addmm.default", "mm.default", "bmm.default")
+MULTIPLIES = ("convolution.default", "linear.default", "addmm.default", "mm.default", "bmm.default")
 _TYPES = {
     "xnn_datatype_fp32": "float32",
     "xnn_datatype_fp16": "float16",
@@ -65,12 +65,12 @@ def read_delegates(edge: Any, program: TorchProgram, causes: Mapping[str, str], 
             delegates += 1
             ops += _delegated(getattr(module, node.target), program, causes)
         elif node.op == "call_function":
-            name, op = node_of(program, node.meta), _op(node)
+            name, op = node_of(program, node.meta), op_of(node)
             if name is None or op is None:
                 continue
             if op not in ("dequantize_per_tensor.default", "quantize_per_tensor.default"):
                 outside.setdefault(name, op)
-            if op in _MULTIPLIES:
+            if op in MULTIPLIES:
                 kind = str(node.meta["val"].dtype).removeprefix("torch.")
                 ops.append(_executed(node, name, program=program, kind=kind, where=_PORTABLE, causes=causes))
     places = {node.name: index for index, node in enumerate(program.plan.nodes)}
@@ -82,8 +82,8 @@ def read_delegates(edge: Any, program: TorchProgram, causes: Mapping[str, str], 
 def _delegated(lowered: Any, program: TorchProgram, causes: Mapping[str, str]) -> Iterator[ExecutedOp]:
     types = _input_types(bytes(lowered.processed_bytes))
     for node in lowered.original_module.graph.nodes:
-        op = _op(node) if node.op == "call_function" else None
-        name = node_of(program, node.meta) if op in _MULTIPLIES else None
+        op = op_of(node) if node.op == "call_function" else None
+        name = node_of(program, node.meta) if op in MULTIPLIES else None
         if name is not None:
             kind = types.get(node.meta.get("debug_handle"), "")
             yield _executed(node, name, program=program, kind=kind, where=_XNNPACK, causes=causes)
@@ -98,21 +98,21 @@ def _executed(
         planned = name in program.plan.graph.quantized
         cause = "ExecuTorch's XNNPACK partitioner has no int8 pattern for it" if planned else NOT_PLANNED
     return ExecutedOp(
-        node=name, op=onnx.op, macs=_macs(node, program), runs_in=kind, where=where, cause=cause, fix=fix_of(cause)
+        node=name, op=onnx.op, macs=macs_of(node, program), runs_in=kind, where=where, cause=cause, fix=fix_of(cause)
     )
 
 
-def _op(node: Any) -> str | None:
+def op_of(node: Any) -> str | None:
     """``convolution.default`` of an aten or edge operation; None of what is none (a call of a delegate, an item of it)."""
     parts = str(getattr(node.target, "__name__", "")).split(".")
     return ".".join(parts[-2:]) if len(parts) > 1 else None
 
 
-def _macs(node: Any, program: TorchProgram) -> int:
+def macs_of(node: Any, program: TorchProgram) -> int:
     """For one sample: every output element takes one multiplication per weight of its channel."""
     sizes = [arg.meta["val"].shape for arg in node.args if hasattr(arg, "meta") and "val" in arg.meta]
     made = node.meta["val"].shape
-    op = _op(node)
+    op = op_of(node)
     if op == "convolution.default":
         given, weight = sizes[0], sizes[1]
         each = int(weight[1:].numel())
