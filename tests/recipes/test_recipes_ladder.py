@@ -94,7 +94,16 @@ def test_without_data_a_ladder_is_refused_and_the_float_recipe_named():
         rungs_of(load_recipe("auto"), find_target("x86-vnni"), has_data=False, is_onnx=False)
 
 
-@pytest.mark.parametrize("target", list_targets(), ids=lambda target: target.name)
-def test_every_target_can_try_an_int8_rung_of_the_default_ladder(target):
+def test_a_target_that_runs_float_only_has_another_default_and_refuses_the_ladder():
+    target = find_target("android-vulkan")
+    assert target.default_recipe == target.float_recipe == "fp32"
+    with pytest.raises(RecipeError, match="no runtime of android-vulkan runs int8 to advantage"):
+        rungs_of(load_recipe("auto"), target, has_data=True, is_onnx=False)
+
+
+@pytest.mark.parametrize(
+    "target", [t for t in list_targets() if t.default_recipe == "auto"], ids=lambda target: target.name
+)
+def test_every_target_whose_default_is_the_ladder_can_try_an_int8_rung_of_it(target):
     rungs = rungs_of(load_recipe("auto"), target, has_data=True, is_onnx=False)
     assert any(precision_of(rung.recipe) == "int8" for rung in rungs if not rung.skip)
