@@ -189,6 +189,35 @@ def test_what_openvinos_linear_layers_alone_read_stays_symmetric(case, tmp_path)
     assert {point.dtype for point in proved} == {"uint8"}  # what the proof of its sums is for
 
 
+def moved(steps):
+    """A linear layer behind ``steps`` moves one after the other; each joins two copies and halves the result again."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[8, 8] x) => (float[8, 4] y)
+        <float s = {0.05}, int8 z = {0}, int64[1] start = {0}, int64[1] end = {8}, int64[1] axis = {0}, float[8, 4] w> {
+            q = QuantizeLinear (x, s, z)
+            m0 = DequantizeLinear (q, s, z)
+    """
+    for step in range(steps):
+        text += f"""
+            t{step} = Transpose <perm = [1, 0]> (m{step})
+            r{step} = Slice (m{step}, start, end, axis)
+            c{step} = Concat <axis = 0> (t{step}, r{step})
+            m{step + 1} = Slice (c{step}, start, end, axis)
+        """
+    model = onnx.parser.parse_model(text + f"y = MatMul (m{steps}, w) }}")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 4), np.float32), "w"))
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model))
+
+
+@pytest.mark.parametrize("steps", [1, 600])
+def test_a_tensor_that_is_moved_and_joined_many_times_is_looked_at_once(steps):
+    """The ways through ``steps`` joins are two to the power of ``steps``, and each of them is longer than Python's stack."""
+    model = moved(steps)
+    DIALECTS["openvino"].rewrite(model)
+    assert [(point.dtype, point.zero_point) for point in activation_points(model.graph)][:1] == [("int8", 0)]
+
+
 def test_weights_of_seven_bits_need_no_repair(case, tmp_path):
     model = load_onnx(case("mlp").int8_path)
     for name, value in model.graph.initializers.items():

@@ -53,17 +53,22 @@ class OpenVino:
 
 
 def _feeds_products(point: Point) -> bool:
-    """Whether linear layers alone read it, directly or moved."""
-    ends = {end for node in point.dequantize for end in _ends(node)}
+    """Whether linear layers alone read it, directly or moved.
+
+    Each move is looked at once: where moved copies are joined again, the ways to an end double with every join.
+    """
+    pending, seen, ends = list(point.dequantize), set(point.dequantize), set()
+    while pending:
+        node = pending.pop()
+        if any(value.is_graph_output() for value in node.outputs):
+            return False
+        for reader in node.outputs[0].consumers():
+            if reader.op_type not in MOVES:
+                ends.add(reader.op_type)
+            elif reader not in seen:
+                seen.add(reader)
+                pending.append(reader)
     return bool(ends) and ends <= {"MatMul", "Gemm"}
-
-
-def _ends(node: ir.Node) -> set[str]:
-    """The operators that read what ``node`` gives, behind what only moves it; empty names for an output of the graph."""
-    found = {""} if any(value.is_graph_output() for value in node.outputs) else set()
-    for reader in node.outputs[0].consumers():
-        found |= _ends(reader) if reader.op_type in MOVES else {reader.op_type}
-    return found
 
 
 DIALECT = OpenVino()

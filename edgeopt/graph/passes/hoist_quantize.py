@@ -47,10 +47,17 @@ class HoistQuantize(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
     def _is_asked(self, value: ir.Value | None) -> bool:
-        node = value.producer() if value is not None else None
-        if node is None or not (node.op_type in MOVES or is_moving_pad(node)):
-            return False
-        return node.op_type in self.over or any(self._is_asked(source) for source in node.inputs)
+        pending, seen = [value], set()
+        while pending:
+            current = pending.pop()
+            node = current.producer() if current is not None else None
+            if node is None or node in seen or not (node.op_type in MOVES or is_moving_pad(node)):
+                continue
+            if node.op_type in self.over:
+                return True
+            seen.add(node)
+            pending.extend(node.inputs)
+        return False
 
 
 def is_moving_pad(node: ir.Node) -> bool:
