@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeopt.backends.support import wrap
@@ -74,7 +74,7 @@ class Lowered:
         outside: Operations that ExecuTorch's portable kernels run, by name, each once.
     """
 
-    data: bytes
+    data: bytes = b""
     parts: int
     macs: int
     taken_macs: int
@@ -82,10 +82,10 @@ class Lowered:
 
     def event(self, delegate: Delegate) -> Event:
         """What was taken, as a note; as a fall-back where anything is left outside."""
-        share = 100 * self.taken_macs / self.macs if self.macs else 100.0
+        share = f"{100 * self.taken_macs / self.macs:.2f} % of the multiplications" if self.macs else "what it knows"
         left = f"; outside, in portable kernels: {', '.join(self.outside)}" if self.outside else ""
         message = (
-            f"{delegate.title} took {share:.2f} % of the multiplications, in {self.parts} "
+            f"{delegate.title} took {share}, in {self.parts} "
             f"part{'' if self.parts == 1 else 's'}{left}. Not run: it needs {delegate.runs_on}."
         )
         return Event(kind="fallback" if self.outside else "note", stage="compile", message=message)
@@ -131,13 +131,14 @@ def lower_elsewhere(program: Any, delegate: Delegate) -> Lowered:
         ) from error
     try:
         edge = to_edge_transform_and_lower(program.exported, partitioner=[made(**_settings(delegate))])
+        # Read first: to_executorch changes the same graph, and what is outside is then named convolution.out.
+        found = _read(edge.exported_program().graph_module, program)
         data = bytes(edge.to_executorch().buffer)
     except Exception as error:
         raise wrap(f"ExecuTorch cannot lower the graph to {delegate.title}.", error) from error
-    found = _read(edge.exported_program().graph_module, program, data)
     if not found.parts:
         raise BackendError(f"ExecuTorch's {delegate.title} delegate takes nothing of this graph.", got=_listed(found))
-    return found
+    return replace(found, data=data)
 
 
 def _settings(delegate: Delegate) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _settings(delegate: Delegate) -> dict[str, Any]:
     return {"compile_specs": specs}
 
 
-def _read(module: Any, program: Any, data: bytes) -> Lowered:
+def _read(module: Any, program: Any) -> Lowered:
     from edgeopt.backends.coverage.xnnpack import MULTIPLIES, macs_of, op_of  # noqa: PLC0415
 
     inside, outside, parts = [], [], 0
@@ -168,7 +169,6 @@ def _read(module: Any, program: Any, data: bytes) -> Lowered:
         for nodes in (inside, outside)
     ]
     return Lowered(
-        data=data,
         parts=parts,
         macs=sum(products[0]) + sum(products[1]),
         taken_macs=sum(products[0]),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+import onnx
 import pytest
 from backend_nets import conv_net, make_rules, make_target, quantized_net
 
-from edgeopt.backends.executorch_delegates import ELSEWHERE, Lowered, delegate_of
+from edgeopt.backends.executorch_delegates import ELSEWHERE, Lowered, delegate_of, lower_elsewhere
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
 from edgeopt.targets.load import find_target
@@ -53,6 +55,11 @@ def test_what_stays_outside_is_named_with_the_share_that_was_taken():
     assert Lowered(data=b"", parts=1, macs=200, taken_macs=200, outside=()).event(ELSEWHERE["coreml"]).kind == "note"
 
 
+def test_without_a_multiplication_no_share_is_claimed():
+    message = Lowered(data=b"", parts=1, macs=0, taken_macs=0, outside=()).event(ELSEWHERE["coreml"]).message
+    assert message.startswith("Core ML took what it knows, in 1 part.")
+
+
 @pytest.mark.parametrize("name", ["android-vulkan", "iphone-executorch"])
 def test_their_targets_ask_for_them_and_offer_no_int8(name):
     target = find_target(name)
@@ -75,6 +82,55 @@ def test_a_float_graph_becomes_a_program_that_only_its_device_runs(lower, name):
     assert any(
         event.message.startswith(f"{ELSEWHERE[name].title} took 100.00 % of the multiplications")
         for event in engine.events
+    )
+
+
+@pytest.mark.long
+@needs_executorch
+@pytest.mark.parametrize("name", ["vulkan", "coreml"])
+@pytest.mark.parametrize(
+    ("text", "weight", "macs"),
+    [
+        ("(float[n, 3, 8] x) => (float[n, 4, 6] y) { y = Conv(x, w) }", (4, 3, 3), 4 * 6 * 3 * 3),
+        ("(float[1, 4, 8, 8] x) => (float[1, 4, 6, 6] y) { y = Conv<group = 4>(x, w) }", (4, 1, 3, 3), 4 * 36 * 9),
+        (
+            "(float[1, 3, 8, 8] x) => (float[1, 4, 16, 16] y) { y = ConvTranspose<strides = [2, 2]>(x, w) }",
+            (3, 4, 2, 2),
+            3 * 64 * 4 * 4,
+        ),
+        ("(float[n, 16, 8] x) => (float[n, 16, 4] y) { y = MatMul(x, w) }", (8, 4), 16 * 4 * 8),
+        (
+            "(float[n, 4, 8, 8] x) => (float[n, 4, 8, 8] y) { t = Transpose<perm = [0, 1, 3, 2]>(x) y = MatMul(x, t) }",
+            None,
+            4 * 8 * 8 * 8,
+        ),
+    ],
+    ids=["conv1d", "depthwise", "transposed", "linear", "of two activations"],
+)
+def test_every_product_is_counted_whichever_way_the_delegate_writes_it(tmp_path, name, text, weight, macs):
+    if name == "coreml":
+        pytest.importorskip("coremltools", reason="pip install 'edgeopt[coreml]'")
+    from edgeopt.backends.torch_program.build import build_program
+
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {text}')
+    if weight:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(weight, "float32"), "w"))
+    onnx.save(model, tmp_path / "net.onnx")
+    found = lower_elsewhere(build_program(tmp_path / "net.onnx", 2, "ExecuTorch"), ELSEWHERE[name])
+    assert (found.macs, found.taken_macs) == (macs, macs)  # n is two; Vulkan takes 2-D convolutions of one sample only
+
+
+@pytest.mark.long
+@needs_executorch
+def test_a_product_that_stays_outside_lowers_the_share(save, empty):
+    """Vulkan takes a 2-D convolution of one sample only: of two, the linear layer's 1440 of 9216 products are left to it."""
+    rules = make_rules("executorch", options={"delegate": "vulkan"})
+    (event,) = [
+        e for e in BACKEND.compile(save(conv_net()), make_target(), rules, empty(), 2).events if "took" in e.message
+    ]
+    assert event.kind == "fallback"
+    assert event.message.startswith(
+        "Vulkan took 15.62 % of the multiplications, in 1 part; outside, in portable kernels: convolution"
     )
 
 

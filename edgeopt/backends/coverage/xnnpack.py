@@ -18,7 +18,13 @@ from edgeopt.core.errors import BackendError
 
 __all__ = ["MULTIPLIES", "DelegateReport", "macs_of", "op_of", "read_delegates"]
 
-MULTIPLIES = ("convolution.default", "linear.default", "addmm.default", "mm.default", "bmm.default")
+# Core ML's partitioner keeps what the program says (conv2d, matmul); the others decompose it into the first row.
+_CONVOLUTIONS = tuple(f"conv{rank}d.{form}" for rank in (1, 2, 3) for form in ("default", "padding"))
+_TRANSPOSED = ("conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input")
+MULTIPLIES = (
+    *("convolution.default", "linear.default", "addmm.default", "mm.default", "bmm.default"),
+    *("matmul.default", *_CONVOLUTIONS, *_TRANSPOSED),
+)
 _TYPES = {
     "xnn_datatype_fp32": "float32",
     "xnn_datatype_fp16": "float16",
@@ -113,10 +119,10 @@ def macs_of(node: Any, program: TorchProgram) -> int:
     sizes = [arg.meta["val"].shape for arg in node.args if hasattr(arg, "meta") and "val" in arg.meta]
     made = node.meta["val"].shape
     op = op_of(node)
-    if op == "convolution.default":
+    if op == "convolution.default" or op in _CONVOLUTIONS or op in _TRANSPOSED:
         given, weight = sizes[0], sizes[1]
-        each = int(weight[1:].numel())
-        total = int(given.numel()) * each if node.args[6] else int(made.numel()) * each
+        transposed = op in _TRANSPOSED or (op == "convolution.default" and node.args[6])
+        total = int((given if transposed else made).numel()) * int(weight[1:].numel())
     elif op == "addmm.default":
         total = int(made.numel()) * int(sizes[-1][0])
     else:
