@@ -163,6 +163,9 @@ def _serve(folder, names):
     """The process of ``judge_tensorrt_rtx``: one JSON line per model."""
     import tensorrt_rtx as trt
 
+    from edgeopt.agent.runners import engine_passport
+
+    sys.modules["engine_passport"] = engine_passport  # on the device it lies beside the script
     from edgeopt.backends.on_device import build_engine as script
 
     for name in names:
