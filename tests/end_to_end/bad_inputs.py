@@ -19,17 +19,7 @@ import hostile
 import numpy as np
 import onnx
 import torch
-
-FAST = [
-    "--set",
-    "measure.latency_samples=20",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=2",
-    "--set",
-    "measure.block=10",
-]
+from quick import FAST
 
 
 class Unavailable(Exception):

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from bad_inputs import CASES, FAST, Case, Unavailable, World, compiled, made_beside, new_world
+from bad_inputs import CASES, Case, Unavailable, World, compiled, made_beside, new_world
+from quick import FAST
 
 from edgeopt.bundle.load import load_bundle, verify_files
 from edgeopt.cli.edge import run

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick import FAST
 
 from edgeopt.bundle.document import Report
 from edgeopt.cli.edge import run
@@ -17,16 +18,6 @@ sys.path.append(str(Path(__file__).parents[1] / "devices"))
 from browser_here import demand_browser
 
 pytestmark = pytest.mark.long
-FAST = [
-    "--set",
-    "measure.latency_samples=20",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=2",
-    "--set",
-    "measure.block=10",
-]
 
 
 @pytest.fixture(scope="module")

@@ -3,23 +3,13 @@
 from pathlib import Path
 
 import pytest
+from quick import FAST
 
 from edgeopt.bundle.document import Report
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
 from edgeopt.graph.dialects import DIALECTS
 from edgeopt.targets.load import dump_target, find_target
-
-FAST = [
-    "--set",
-    "measure.latency_samples=20",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=2",
-    "--set",
-    "measure.block=10",
-]
 
 
 @pytest.mark.long

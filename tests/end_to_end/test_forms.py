@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick import FAST
 
 import edgeopt
 from edgeopt.bundle.document import Report
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
 
-FAST = [
-    "--set",
-    "measure.latency_samples=10",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=1",
-    "--set",
-    "measure.block=10",
-]
 SOURCE = '''
 import numpy as np
 import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pruned_net import write_residual
+from quick import FAST
 
 from edgeopt.bundle.document import Report
 from edgeopt.bundle.load import load_bundle
@@ -14,16 +15,6 @@ from edgeopt.cli.main import cli
 from edgeopt.graph.io import load_onnx
 from edgeopt.pipeline.verify import verify_bundle
 
-FAST = [
-    "--set",
-    "measure.latency_samples=20",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=2",
-    "--set",
-    "measure.block=10",
-]
 PRUNE = "- prune: {importance: l2, macs_ratio: 0.5, round_to: 4}\n"
 RECOVER = (
     "- finetune:\n    batchnorm: {freeze_after: 2}\n    training: {epochs: 2, batch_size: 64, optimizer: adamw, "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from quick import FAST
 from structured_nets import write_detection, write_regression, write_segmentation
 
 import edgeopt
@@ -20,16 +21,6 @@ from edgeopt.measure.outputs import collect_targets, judged_output
 from edgeopt.model.load import load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FAST = [
-    "--set",
-    "measure.latency_samples=20",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=2",
-    "--set",
-    "measure.block=10",
-]
 
 
 def _compile(folder: Path, *more: str) -> Report:

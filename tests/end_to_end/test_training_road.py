@@ -12,22 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quick import FAST
 
 from edgeopt.bundle.document import Report
 from edgeopt.cli.edge import run
 from edgeopt.cli.main import cli
 from edgeopt.core.fingerprint import hash_file
 
-FAST = [
-    "--set",
-    "measure.latency_samples=20",
-    "--set",
-    "measure.roofline=false",
-    "--set",
-    "measure.warmup=2",
-    "--set",
-    "measure.block=10",
-]
 EDGEOPT = [sys.executable, "-c", "from edgeopt.cli.main import main; main()"]
 
 
