@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "DlaPlan", "Placement", "plan_dla"]
 
-_HEADER = "NVIDIA TensorRT 10 NvInfer.h"
+_HEADER = "NVIDIA TensorRT 10 NvInfer.h, documentation of its layers"
 _PAGE = "NVIDIA TensorRT documentation, DLA Supported Layers and Restrictions"
 _MOST_BATCH, _MOST_SIZE, _MOST_LOADABLES = 4096, 8192, 16
 
@@ -28,10 +28,10 @@ RULES: Mapping[str, tuple[str, str]] = {
     "DLA101": ("an operator that the DLA does not have", _PAGE),
     "DLA102": ("a parameter outside the DLA's range", _HEADER),
     "DLA103": ("a shape that the DLA does not take: not of four dimensions, too large, or not known", _PAGE),
-    "DLA104": ("float32: the DLA computes in float16 and int8", _PAGE),
+    "DLA104": ("a wider type than float16: the DLA computes in float16 and int8", _PAGE),
     "DLA105": ("more parts than a DLA core holds at once: each return from the GPU begins another", _PAGE),
 }
-"""Rule id → what it finds, and whose word that is. Of a plan for one core; rules of the linter are below 100."""
+"""Rule id → what it finds, and whose word that is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +129,19 @@ class DlaPlan:
         return self.parts > _MOST_LOADABLES
 
 
-def plan_dla(graph: Graph, batch: int) -> DlaPlan:
-    """Place every node, with an open batch fixed at ``batch``."""
+def plan_dla(graph: Graph, batch: int, *, as_float16: bool = False) -> DlaPlan:
+    """Place every node, with an open batch fixed at ``batch``.
+
+    Args:
+        as_float16: Whether a float32 graph is taken for what ``--recipe fp16`` makes of it.
+    """
     facts = Facts.of(graph, batch)
     nodes = []
     parts, inside = 0, False
     for node in facts.model.graph.node:
         if node.op_type in _NOTHING:
             continue
-        rule, cause = next(_against(node, facts), ("", ""))
+        rule, cause = next(_against(node, facts, as_float16=as_float16), ("", ""))
         parts += not rule and not inside
         inside = not rule
         fix = _FIXES.get(node.op_type, "") if rule in ("DLA101", "DLA102") else ""
@@ -149,15 +153,17 @@ def plan_dla(graph: Graph, batch: int) -> DlaPlan:
     return DlaPlan(nodes=tuple(nodes), parts=parts)
 
 
-def _against(node: onnx.NodeProto, facts: Facts) -> Iterator[tuple[str, str]]:
+def _against(node: onnx.NodeProto, facts: Facts, *, as_float16: bool) -> Iterator[tuple[str, str]]:
     """What keeps a node from the DLA: rule and cause."""
     check = _CHECKS.get(node.op_type)
     if node.domain not in ("", "ai.onnx") or (node.op_type not in _PLAIN and node.op_type not in _RANGES and not check):
         yield "DLA101", f"The DLA has no {node.op_type}."
         return
-    types = {facts.types.get(name) for name in (*node.input[:1], *node.output[:1]) if name}
-    if "float32" in types:
-        yield "DLA104", "It computes in float32; the DLA does so in float16."
+    types = {facts.types.get(name, "") for name in (*node.input[:1], *node.output[:1]) if name}
+    for wide in sorted((types & {"float32", "float64", "bfloat16"}) - ({"float32"} if as_float16 else set())):
+        yield "DLA104", f"It computes in {wide}; the DLA does so in float16."
+    if node.op_type == "MaxPool" and len(node.output) > 1:
+        yield "DLA102", "It gives the places of its maxima too."
     for name in (*(name for name in node.input if name not in facts.constants), *node.output):
         if name and (problem := _shape_problem(name, facts)):
             yield "DLA103", problem

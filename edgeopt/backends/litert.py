@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from edgeopt.agent.runners import litert as runner
 from edgeopt.agent.runners.quiet import quietly
 from edgeopt.backends.base import Availability, Finding
+from edgeopt.backends.graphs import read_graph
+from edgeopt.backends.lint import lint, predictions_left_out
 from edgeopt.backends.support import (
     HostRunner,
     check_options,
@@ -18,7 +20,7 @@ from edgeopt.backends.support import (
     require_installed,
     wrap,
 )
-from edgeopt.backends.torch_program.engine import batch_event, find_problems, runner_ports
+from edgeopt.backends.torch_program.engine import batch_event, runner_ports
 from edgeopt.core.engine import Engine, Runner
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
@@ -53,9 +55,9 @@ class LiteRtBackend:
         )
 
     def check(self, graph: Path, target: Target, rules: RuntimeRules) -> list[Finding]:
-        """Whether the options are known, the opset is readable, only the batch varies, and every operator is known."""
+        """Whether the options are known, and no rule says that the graph is refused or computed wrongly."""
         check_options(rules, {})
-        return find_problems(graph, rules, "LRT", "LiteRT")
+        return predictions_left_out(lint(read_graph(graph), rules, target), self.name)
 
     def compile(self, graph: Path, target: Target, rules: RuntimeRules, directory: Path, batch: int) -> Engine:
         """Write the torch program, convert it, and read back what the file holds."""

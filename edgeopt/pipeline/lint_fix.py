@@ -161,17 +161,17 @@ class _Fixer:
 
 def _rewrites(rules: RuntimeRules) -> list[_Rewrite]:
     """All of them, in the order in which they are tried: what keeps every number first."""
-    float_forms = ("ORT002", "ORT003", "ORT004", "ORT005", "ORT006", "ORT009", "ORT011", "ORT012", "ORTM001")
+    float_forms = ("ORT002", "ORT003", "ORT004", "ORT005", "ORT006", "ORT009", "ORT011", "ORT012", "ORTM001", "TPR004")
     return [
         _Rewrite(
             name="store biases as float",
-            rules=frozenset({"TRT004", "ORT007", "LRT007"}),
+            rules=frozenset({"TRT004", "ORT007"}),
             exact=True,
             run=_passes("float_bias:FloatBias"),
         ),
         _Rewrite(
             name="write uint8 around 128 as int8 around 0",
-            rules=frozenset({"TRT001", "TRT002"} if rules.name == "tensorrt" else {"LRT004"}),
+            rules=frozenset({"TRT001", "TRT002"} if rules.name == "tensorrt" else {"TPR004"}),
             exact=True,
             run=_passes("symmetric_points:SymmetricPoints"),
         ),

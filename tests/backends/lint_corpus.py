@@ -57,6 +57,7 @@ variants(
     conv_symmetric=SYMMETRIC,
     conv_symmetric_no_relu=SYMMETRIC | {"middle": ()},
     conv_symmetric_int32_bias=SYMMETRIC | {"bias": "int32"},
+    conv_symmetric_bias_on_other_step=SYMMETRIC | {"bias": "int32", "first": {"scale": 0.5}},
     conv_symmetric_no_bias=SYMMETRIC | {"bias": None, "middle": ()},
     conv_symmetric_per_tensor=SYMMETRIC | {"per_channel": False, "middle": ()},
     conv_symmetric_no_zero=SYMMETRIC | {"zero": False},
@@ -86,6 +87,23 @@ def conv_uint8_asymmetric_weight():
     zero = net.const("wz", np.arange(8).astype("int8"))
     data = net.q(net.input(), "xq", **U128)
     return head(net, net.q(net.conv(data, "conv", bias=None, zero=zero), "hq", **U128))
+
+
+@case
+def conv_symmetric_asymmetric_weight():
+    net = Net()
+    zero = net.const("wz", np.arange(8).astype("int8"))
+    data = net.q(net.input(), "xq")
+    return head(net, net.q(net.conv(data, "conv", bias=None, zero=zero), "hq"))
+
+
+@case
+def conv_symmetric_weight_uint8():
+    net = Net()
+    zero = net.const("wz", np.full(8, 128, "uint8"))
+    values = net.rng.integers(65, 192, (8, 8, 3, 3)).astype("uint8")
+    data = net.q(net.input(), "xq")
+    return head(net, net.q(net.conv(data, "conv", bias=None, zero=zero, values=values), "hq"))
 
 
 @case
@@ -255,6 +273,7 @@ variants(
     conv_uint8_relu_max_pool={"kinds": ("Relu", "MaxPool"), "grid": U0, "outside": U128},
     conv_uint8_max_pool_relu={"kinds": ("MaxPool", "Relu"), "grid": U0, "outside": U128},
     conv_symmetric_max_pool={"kinds": ("MaxPool",), "grid": SYM, "outside": SYM},
+    conv_symmetric_relu_max_pool={"kinds": ("Relu", "MaxPool"), "grid": SYM, "outside": SYM},
 )
 
 
@@ -532,6 +551,27 @@ variants(
     op_large_batch={"kind": "Relu", "shape": (5000, 1, 2, 2)},
     op_large_dimension={"kind": "Relu", "shape": (1, 1, 1, 9000)},
 )
+
+
+@case
+def conv_float_two_samples():
+    net = Net()
+    weight = net.const("w", net.rng.normal(size=(8, 8, 3, 3)).astype("float32"))
+    net.op("Conv", [net.input(shape=(2, 8, 8, 8)), weight], "conv", kernel_shape=[3, 3])
+    net.op("Relu", ["conv"], "y")
+    return net.model("y")
+
+
+@case
+def op_softplus_between():
+    """More returns from a GPU than a DLA holds loadables at once."""
+    net = Net()
+    value = net.input()
+    for index in range(17):
+        value = net.op("Relu", [value], f"relu{index}")
+        value = net.op("Softplus", [value], f"soft{index}")
+    net.op("Relu", [value], "y")
+    return net.model("y")
 
 
 @case

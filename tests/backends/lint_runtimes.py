@@ -27,4 +27,6 @@ RUNTIMES = {
     "coreml": _of("iphone-coreml", "coreml"),
     "coreml ios16": (make_rules("coreml", options={"minimum_deployment_target": "iOS16"}), _ARMV8),
     "litert": (make_rules("litert", opset_max=99), _ARMV8),
+    "executorch": _of("android-xnnpack", "executorch"),
+    "executorch vulkan": _of("android-vulkan", "executorch"),
 }

@@ -194,3 +194,29 @@ def _serve(folder, names):
 
 if __name__ == "__main__":
     _serve(sys.argv[1], sys.argv[2:])
+
+
+def judge_backend(model, folder, name, rules, target):
+    """A runtime that is reached through edgeopt's backend: compiled, its coverage read back, and run."""
+    from edgeopt.backends.registry import BACKENDS
+    from edgeopt.core.errors import BackendError
+
+    path = Path(folder) / "judged.onnx"
+    onnx.save(model, path)
+    into = Path(folder) / "engine"
+    into.mkdir()
+    inputs = inputs_of(model)
+    backend = BACKENDS[name]
+    try:
+        engine = backend.compile(path, target, rules, into, 1)
+        with backend.load(engine, 1) as runner:
+            made = runner.infer(inputs)
+    except BackendError as error:
+        return Judgement(refused=str(error))
+    expected = reference(model, inputs)
+    outputs = [made[value.name] for value in model.graph.output]
+    ops = engine.coverage.ops if engine.coverage else ()
+    return Judgement(
+        wrong=0.0 if expected is None else max(map(distance, expected, outputs)),
+        in_float=frozenset(op.node for op in ops if op.runs_in != "int8") & layers_of(model),
+    )

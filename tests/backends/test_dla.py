@@ -14,6 +14,8 @@ from edgeopt.backends.dla import RULES, plan_dla
 from edgeopt.backends.graphs import read_graph
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.errors import BackendError
+from edgeopt.pipeline.lint import lint_model
+from edgeopt.targets.load import list_targets
 
 BACKEND = BACKENDS["tensorrt"]
 DLA = make_rules("tensorrt", options={"dla": 0})
@@ -92,6 +94,11 @@ LEFT = {
         lambda: net(helper.make_node("Concat", ["x", "x"], ["y"], "it", axis=2)),
         "DLA102",
         "axis is 2",
+    ),
+    "the places of maxima": (
+        lambda: net(helper.make_node("MaxPool", ["x"], ["y", "places"], "it", kernel_shape=[2, 2], strides=[1, 1])),
+        "DLA102",
+        "places of its maxima",
     ),
     "an error function": (lambda: op("Erf"), "DLA101", "no Erf"),
     "a global average": (lambda: op("GlobalAveragePool"), "DLA101", "no GlobalAveragePool"),
@@ -177,6 +184,20 @@ def test_the_plan_is_told_with_its_fallbacks_and_the_script_asks_for_the_core(sa
     assert set(fallen) == {"pool", "flatten", "gemm"}
     assert "convolution of 1 by 1" in fallen["gemm"]
     assert "windows of up to 8 by 8" in fallen["pool"]
+
+
+def test_lint_shows_the_whole_plan_as_if_in_float16(save):
+    model = half_conv_net()
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    (name, *_) = [target.name for target in list_targets() if target.dla_cores]
+    result = lint_model(save(model), target=name, runtime="tensorrt")
+    plan = {row.node: row.rule for row in result.findings if row.rule > "DLA100"}
+    assert plan == {"pool": "DLA101", "flatten": "DLA101", "gemm": "DLA101"}
+    assert any("2 of 5 nodes on the DLA, in 1 loadables" in row.message for row in result.findings)
+    assert {row.severity for row in result.findings} == {"note"}
 
 
 def test_a_quantized_graph_is_refused_with_what_would_work(save, empty):

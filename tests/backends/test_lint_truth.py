@@ -22,7 +22,10 @@ from edgeopt.backends.lint import lint, rules_of
 from edgeopt.backends.lint.onnxruntime import BFLOAT16, NO_FLOAT64
 from edgeopt.backends.lint.openvino import MISSING_OPS as OV_MISSING
 from edgeopt.backends.lint.tensorrt import MISSING_OPS as TRT_MISSING
+from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.tensorrt_build import rtx_version
+from edgeopt.backends.torch_program.graph import read_plan
+from edgeopt.backends.torch_program.placement import without_int8
 from edgeopt.targets.host import detect_host
 
 VNNI = {"avx512_vnni", "avx_vnni"} & set(detect_host().features)
@@ -42,8 +45,11 @@ HIDDEN = {
     "OV001": "the runtime here may be newer than the target's, and checks no opset",
     "OV002": "edgeopt compiles fixed sizes; OpenVINO alone would take it",
     "TRT001": "taken, and wrong when it runs: that needs a GPU",
+    "TPR001": "nothing in a newer opset need be new to a graph; edgeopt's table was not written for it",
     "TRT010": "TensorRT-RTX 1.7 reads newer opsets than the parsers of JetPack",
 }
+# Refused by ending the process: litert-torch 0.10's converter on a uint8 addition.
+CRASHES = {("residual_uint8_one_side", "litert")}
 # Warnings about what the proxy refuses and the real TensorRT takes.
 PROXY_ONLY = {"TRT019": "TensorRT-RTX has NonZero as a plug-in that it does not bring; TensorRT 10 has a layer"}
 
@@ -103,6 +109,28 @@ def rtx():
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_nvidias_parser_and_builder_do_what_the_rules_say(name, rtx, tmp_path):
     hold(name, "tensorrt", rtx[name], tmp_path, judges_outputs=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runtime", ["executorch", "litert"])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_xnnpacks_runtimes_do_what_the_rules_say(name, runtime, tmp_path):
+    available = BACKENDS[runtime].available()
+    if available.version is None:
+        pytest.skip(f"{runtime} is not installed: {available.how_to_get}")
+    if (name, runtime) in CRASHES:
+        pytest.skip("the converter ends the process")
+    judgement = lint_truth.judge_backend(CASES[name](), tmp_path, runtime, *RUNTIMES[runtime])
+    hold(name, runtime, judgement, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_rules_place_products_where_the_compiler_does(name, tmp_path):
+    _, read, found, _ = predict(name, "executorch", tmp_path)
+    if any(f.severity == "error" for f in found):
+        return
+    said = {f.node for f in found if f.rule.startswith("XNN")}
+    assert said == set(without_int8(read_plan(read.path, 1, "XNNPACK"), "XNNPACK"))
 
 
 @needs_vnni

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from torch_program_cases import CASES, graph_of
 
+from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.torch_program.build import build_module, build_program, node_of
-from edgeopt.backends.torch_program.engine import find_problems
 from edgeopt.backends.torch_program.graph import read_plan
 from edgeopt.backends.torch_program.placement import without_int8
 from edgeopt.backends.torch_program.table import CONSTANT_OPS, OPERATORS
@@ -168,21 +168,21 @@ def test_what_torch_does_not_have_is_refused_with_the_node(op, attributes, messa
 
 
 def test_an_operator_that_is_not_in_the_table_is_named_before_and_while_compiling(save):
-    from backend_nets import make_rules
+    from backend_nets import make_rules, make_target
 
     path = save(graph([helper.make_node("Det", ["x"], ["y"], "the node")]))
     assert "Det" not in OPERATORS
-    findings = find_problems(path, make_rules("executorch"), "ET", "ExecuTorch")
-    assert [(f.severity, f.rule, f.node) for f in findings] == [("error", "ET003", "the node")]
+    findings = BACKENDS["executorch"].check(path, make_target(), make_rules("executorch"))
+    assert [(f.severity, f.rule, f.node) for f in findings] == [("error", "TPR003", "the node")]
     with pytest.raises(BackendError, match="does not write in torch: Det"):
         build_module(path, 1, "Torch")
 
 
 def test_an_input_that_varies_beyond_its_batch_is_refused(save):
-    from backend_nets import make_rules
+    from backend_nets import make_rules, make_target
 
     path = save(graph([helper.make_node("Relu", ["x"], ["y"], "relu")], shape=("batch", "length")))
-    assert [f.rule for f in find_problems(path, make_rules("litert"), "LRT", "LiteRT")] == ["LRT002"]
+    assert [f.rule for f in BACKENDS["litert"].check(path, make_target(), make_rules("litert"))] == ["TPR002"]
     with pytest.raises(BackendError, match="varies beyond its batch"):
         build_module(path, 1, "Torch")
 

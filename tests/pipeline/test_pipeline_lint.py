@@ -172,6 +172,7 @@ class TestTheCommand:
             "ort-mobile",
             "tensorrt",
             "litert",
+            "executorch",
             "coreml",
         }
         with pytest.raises(EdgeOptError, match=r"no rules for a runtime.*'tensort'.*Known: tensorrt"):

@@ -20,7 +20,8 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("files", "generic", "openvino"),
     "ort-mobile": ("files", "generic", "onnxruntime", "ort_mobile"),
     "tensorrt": ("files", "generic", "tensorrt", "dla"),
-    "litert": ("files", "generic", "litert"),
+    "litert": ("files", "generic", "torch_program", "litert", "xnnpack"),
+    "executorch": ("files", "generic", "torch_program", "executorch", "xnnpack"),
     "coreml": ("files", "generic", "coreml"),
 }
 """Runtime → the files of this room whose rules hold for it, in order. A runtime that is not here has those that hold
