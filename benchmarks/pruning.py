@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pruning.answers import right_answers
 from pruning.clock import BLOCK, WHOLE, time_graphs
 from pruning.plan import (
     MACS,
@@ -69,12 +70,14 @@ def main() -> int:
         for net in nets:
             take_times(net, runs, arguments)
     raw = [result_of(net, runs, arguments.work) for net in nets]
+    right = {net.name: answers_of(net, runs) for net in nets}
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(raw, indent=1), encoding="utf-8")
     print(f"Recovery: {arguments.epochs} epochs. {NOTES}")
     for net in raw:
-        print(f"\n{to_markdown(net['net'], net['unpruned'], [row_of(run, net) for run in net['runs']])}")
+        rows = [row_of(run, net) for run in net["runs"]]
+        print(f"\n{to_markdown(net['net'], net['unpruned'], rows, right[net['net']])}")
     for name in failed:
         print(f"\nFAILED {name}")
     return 1 if failed else 0
@@ -150,6 +153,12 @@ def result_of(net: Net, runs: list[Run], work: Path) -> dict[str, Any]:
     whole = read(original_of(net, work) / "original.json")
     whole["latency"] = {key: column[WHOLE] for key, column in timed.items()}
     return {"net": net.name, "unpruned": whole, "runs": found}
+
+
+def answers_of(net: Net, runs: list[Run]) -> dict[tuple[str, int], np.ndarray]:
+    """(title, seed) → which test samples the recovered net gets right."""
+    done = [run for run in runs if run.net == net and (run.recovered / "recover.json").is_file()]
+    return {(run.way.title, run.seed): right_answers(run.recovered, net.data) for run in done}
 
 
 def row_of(run: Mapping[str, Any], net: Mapping[str, Any]) -> Row:

@@ -8,7 +8,7 @@ run in edgeopt's runner of that runtime, batch 1, one thread, blocks in turns, i
 interval of the ratio is over these starts (Student's t on the logarithms). Accuracy of both on the same test samples
 stands beside, so that a file that is fast and wrong is seen. ``*``: edgeopt is within 5 %, or faster. Each environment does
 the runtimes that are installed in it (extras ``executorch``, ``litert``, ``browser``) and says which it leaves out.
-Exit code 1 where a ratio is shown to be above 1.05; 5 where an interval is open, or where no runtime was there to compare.
+Exit code 1 where a ratio is shown to be above 1.05, or a comparison failed; 5 where an interval is open, or where no runtime was there to compare.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,16 +30,17 @@ import numpy as np
 import onnx
 import scipy.stats
 import torch
-from zoo_folder import Net, add_arguments, find_nets, use_own_cache
+from zoo_folder import Net, add_arguments, find_nets
 
 import edgeopt
+from edgeopt.agent.runners.quiet import quietly
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.core.engine import Engine
-from edgeopt.core.errors import DeviceError
+from edgeopt.core.errors import DeviceError, EdgeOptError, GraphError
 from edgeopt.devices.base import Device
 from edgeopt.devices.registry import opened
-from edgeopt.graph.dialects import apply_dialect
 from edgeopt.measure.latency import measure_latency
+from edgeopt.pipeline.records import read_engine
 from edgeopt.recipes.schema import Measure
 from edgeopt.targets.load import find_target
 
@@ -71,25 +75,32 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the raw figures")
     chosen = parser.parse_args()
     nets = find_nets(chosen.zoo, chosen.nets)
-    use_own_cache(chosen.zoo)
     rows: list[dict[str, Any]] = []
+    failed: list[str] = []
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for runtime in chosen.runtimes:
         _, name, device, _ = WAYS[runtime]
         if BACKENDS[name].available().version is None:
             print(f"{runtime}: left out: {name} is not installed here", file=sys.stderr)
             continue
-        try:
-            with opened(device) as where:
-                for net, precision in product(nets, chosen.precisions):
+        with ExitStack() as stack:
+            try:
+                where = stack.enter_context(opened(device))
+            except DeviceError as error:
+                print(f"{runtime}: left out: {error}", file=sys.stderr)
+                continue
+            for net, precision in product(nets, chosen.precisions):
+                try:
                     row = compare(net, runtime, precision, where, chosen)
-                    rows.append(row)
-                    print(f"| {' | '.join(cells(row))} |", flush=True)
-        except DeviceError as error:
-            print(f"{runtime}: left out: {error}", file=sys.stderr)
+                except EdgeOptError as error:
+                    failed.append(f"{net.name}, {runtime}, {precision}: {error}")
+                    print(f"FAILED {failed[-1]}", file=sys.stderr)
+                    continue
+                rows.append(row)
+                print(f"| {' | '.join(cells(row))} |", flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    if any(row["low"] > LIMIT for row in rows):
+    if failed or any(row["low"] > LIMIT for row in rows):
         return 1
     return 5 if not rows or any(row["high"] > LIMIT for row in rows) else 0
 
@@ -102,7 +113,8 @@ def compare(net: Net, runtime: str, precision: str, device: Device, chosen: argp
         road = importlib.import_module(f"reference_paths.{WAYS[runtime][3]}")
         (folder / "reference").mkdir()
         module = torch.export.load(str(net.model)).module()
-        road.write(module, torch.from_numpy(data["x_calibration"][:300]), precision, folder / "reference")
+        with quietly():  # LiteRT's converter prints its stages where the table goes
+            road.write(module, torch.from_numpy(data["x_calibration"][:300]), precision, folder / "reference")
         theirs = as_engine(folder / "reference" / road.ENTRY, ours)
         x, y = data["x"][: chosen.accuracy], data["y"][: chosen.accuracy]
         name = ours.inputs[0].name
@@ -120,7 +132,7 @@ def compare(net: Net, runtime: str, precision: str, device: Device, chosen: argp
                 cold_starts=1,
             )
             if failed := [f"{side}: {one.failed}" for side, one in found.items() if one.failed]:
-                raise SystemExit(f"{net.name}, {runtime}, {precision}: {'; '.join(failed)}")
+                raise DeviceError("A file could not be timed.", got="; ".join(failed))
             mine, reference = (float(np.median(found[side].blocks_ms)) for side in ("edgeopt", "reference"))
             times.append((mine, reference))
             logs.append(np.log(mine / reference))
@@ -142,33 +154,60 @@ def compare(net: Net, runtime: str, precision: str, device: Device, chosen: argp
 
 
 def own_engine(net: Net, runtime: str, precision: str, folder: Path) -> Engine:
-    """What ``edgeopt compile`` makes for this runtime: its bundle's portable graph, in the runtime's dialect, compiled."""
-    target = find_target(WAYS[runtime][0])
-    rules = next(rules for rules in target.runtimes if rules.name == WAYS[runtime][1])
-    bundle = edgeopt.compile(
-        net.model,
-        target=target.name,
-        data=str(net.data),
-        recipe=RECIPES[precision],
-        overrides=["measure.latency_samples=10", "measure.roofline=false", "limits.latency_ratio=null"],
-        output=folder / "bundle",
-    )
-    graph, made = folder / "graph.onnx", folder / "engine"
-    made.mkdir()
-    apply_dialect(rules.dialect if precision == "int8" else "float", bundle.directory / "model.onnx", graph)
-    return BACKENDS[rules.name].compile(graph, target, rules, made, 1)
+    """What ``edgeopt compile`` makes for this runtime in this precision, shipped or not, as its cache keeps it.
+
+    Raises:
+        GraphError: No engine of the runtime came of it.
+    """
+    target, name = find_target(WAYS[runtime][0]), WAYS[runtime][1]
+    with chosen_cache(folder / "cache") as cache:
+        edgeopt.compile(
+            net.model,
+            target=target.name,
+            data=str(net.data),
+            recipe=RECIPES[precision],
+            overrides=["measure.latency_samples=10", "measure.roofline=false", "limits.latency_ratio=null"],
+            output=folder / "bundle",
+        )
+    for record in cache.glob("engine/*/stage.json"):
+        key = json.loads(record.read_text(encoding="utf-8"))
+        if "rules" in key and (key["rules"]["name"], key["precision"]) == (name, precision):
+            return read_engine(record.parent)
+    raise GraphError(f"edgeopt made no {precision} engine for {name}.")
+
+
+@contextmanager
+def chosen_cache(folder: Path) -> Iterator[Path]:
+    """An empty cache for what is compiled inside: whatever is in it came of that."""
+    before = os.environ.get("EDGEOPT_CACHE_DIR")
+    os.environ["EDGEOPT_CACHE_DIR"] = str(folder)
+    try:
+        yield folder
+    finally:
+        if before is None:
+            del os.environ["EDGEOPT_CACHE_DIR"]
+        else:
+            os.environ["EDGEOPT_CACHE_DIR"] = before
 
 
 def as_engine(path: Path, ours: Engine) -> Engine:
-    """Another file of the same runtime, to be run as ours is; an ONNX file's input gets the name that ours has."""
+    """Another file of the same runtime, to be run as ours is.
+
+    An ONNX file's input gets the name that ours has. A LiteRT file whose converter left int8 at its ports gets the QUANTIZE
+    and DEQUANTIZE that ours has there, so that both do the whole work from the same float samples.
+    """
     theirs = dataclasses.replace(ours, directory=path.parent, entry=path.name)
+    if path.suffix == ".tflite":
+        from edgeopt.backends.litert_file import with_ports  # noqa: PLC0415
+
+        path.write_bytes(with_ports(path.read_bytes(), ours.inputs, ours.outputs))
     if path.suffix != ".onnx":
         return theirs
     model = onnx.load(path)
     graph, given, wanted = model.graph, model.graph.input[0].name, ours.inputs[0].name
     if given != wanted:  # both engines are timed on one sample, so their inputs need one name
         if any(wanted in node.output for node in graph.node):
-            raise SystemExit(f"{path.name}: a value inside the reference's graph is already called {wanted!r}")
+            raise GraphError(f"A value inside {path.name} is already called {wanted!r}.")
         graph.input[0].name = wanted
         for node in graph.node:
             node.input[:] = [wanted if name == given else name for name in node.input]

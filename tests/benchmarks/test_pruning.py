@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -167,76 +168,89 @@ def test_a_process_that_fails_has_the_last_word(tmp_path):
         spawn(sys.executable, script, tmp_path / "run", {"do": "prune"})
 
 
-def test_a_row_says_why_it_has_no_figures():
+def answers(rows):
+    """Nets that differ on as few of 10,000 samples as their drops allow: what one gets right, the better gets too."""
+    share = {(row.title, row.seed): 9000 - round(100 * row.drop) for row in rows if not row.reason}
+    return {key: np.arange(10_000) < count for key, count in share.items()}
+
+
+def told(rows):
+    from pruning.table import verdicts
+
+    return verdicts(rows, answers(rows))
+
+
+def table_of(rows):
     from pruning.table import to_markdown
 
+    return to_markdown("resnet20", WHOLE, rows, answers(rows))
+
+
+def test_accuracy_is_compared_sample_by_sample():
+    from pruning.answers import difference
+
+    rng = np.random.default_rng(0)
+    base = rng.random(10_000) < 0.9
+    other = base.copy()
+    other[rng.choice(10_000, 50, replace=False)] ^= True  # 50 answers differ, to both sides
+    mean, low, high = difference([base], [other])
+    assert mean == pytest.approx(100 * (base.mean() - other.mean()))
+    assert (high - low) / 2 == pytest.approx(1.96 * 100 * np.sqrt(50) / 10_000, rel=0.05)
+    assert difference([base, other], [other, base]) == (0, 0, 0)
+
+
+def test_a_row_says_why_it_has_no_figures():
     reason = "no ratio leaves edgeopt's MACs within 2%"
-    table = to_markdown(
-        "resnet20", WHOLE, [row("edgeopt", 0, 0.1, 0.5, own=True), row("rival", 0, 0, 0, reason=reason)]
-    )
+    table = table_of([row("edgeopt", 0, 0.1, 0.5, own=True), row("rival", 0, 0, 0, reason=reason)])
     assert f"| rival | 0 | 1.00 | {reason} |" in table
     assert f"- rival: not compared: {reason}." in table
 
 
 def test_means_are_over_the_seeds_that_have_figures():
-    from pruning.table import to_markdown
-
     rows = [row("edgeopt", seed, drop, 0.5 + seed / 10, own=True) for seed, drop in ((0, 0.1), (1, 0.3))]
-    table = to_markdown("resnet20", WHOLE, [*rows, row("edgeopt", 2, 0, 0, own=True, reason="not recovered")])
+    table = table_of([*rows, row("edgeopt", 2, 0, 0, own=True, reason="not recovered")])
     mean = next(line for line in table.splitlines() if "mean of 2" in line)
     assert "**0.20**" in mean
     assert "**0.550** (0.500 to 0.600)" in mean
 
 
 def test_where_the_rival_wins_is_said_plainly():
-    from pruning.table import verdicts
-
-    (text,) = verdicts([row("edgeopt", 0, 0.2, 0.5, own=True), row("rival", 0, 0.1, 0.6)])
-    assert "the rival wins drop 0.20 against 0.10 (in 1 of 1 seeds)" in text
+    (text,) = told([row("edgeopt", 0, 0.2, 0.5, own=True), row("rival", 0, 0.1, 0.6)])
+    assert "the rival wins accuracy, edgeopt's -0.10 pp [-0.16, -0.04]" in text
     assert "edgeopt wins ONNX Runtime FP32 0.500 against 0.600" in text
 
 
 def test_a_win_says_in_how_many_seeds_it_holds():
-    from pruning.table import verdicts
-
-    own = [row("edgeopt", seed, drop, 0.5, own=True) for seed, drop in ((0, 0.1), (1, 0.1), (2, 0.1))]
-    rival = [row("rival", seed, drop, 0.5) for seed, drop in ((0, 0.0), (1, 0.8), (2, 0.8))]
-    assert "edgeopt wins drop 0.10 against 0.53 (in 2 of 3 seeds)" in verdicts([*own, *rival])[0]
+    own = [row("edgeopt", seed, 0.1, latency, own=True) for seed, latency in ((0, 0.5), (1, 0.5), (2, 0.5))]
+    rival = [row("rival", seed, 0.1, latency) for seed, latency in ((0, 0.4), (1, 0.8), (2, 0.8))]
+    assert "edgeopt wins ONNX Runtime FP32 0.500 against 0.667 (in 2 of 3 seeds)" in told([*own, *rival])[0]
 
 
 def test_a_rival_that_wins_nothing_and_one_that_is_even():
-    from pruning.table import verdicts
-
-    worse, even = verdicts([row("edgeopt", 0, 0.2, 0.5, own=True), row("worse", 0, 0.3, 0.6), row("even", 0, 0.2, 0.5)])
+    worse, even = told([row("edgeopt", 0, 0.2, 0.5, own=True), row("worse", 0, 0.3, 0.6), row("even", 0, 0.2, 0.5)])
     assert "the rival wins nothing" in worse
-    assert "even: drop 0.20 against 0.20" in even
+    assert "even: accuracy, edgeopt's +0.00 pp [+0.00, +0.00]" in even
 
 
 def test_only_seeds_that_both_have_are_compared():
-    from pruning.table import verdicts
-
     rows = [row("edgeopt", seed, drop, 0.5, own=True) for seed, drop in ((0, 0.1), (1, 5.0))]
-    (text,) = verdicts([*rows, row("rival", 0, 0.2, 0.5)])
+    (text,) = told([*rows, row("rival", 0, 0.2, 0.5)])
     assert "rival (seed 0; edgeopt's mean" in text
-    assert "edgeopt wins drop 0.10 against 0.20" in text
+    assert "edgeopt wins accuracy, edgeopt's +0.10 pp [+0.04, +0.16]" in text
 
 
 def test_only_likes_are_compared():
-    from pruning.table import verdicts
-
     own = row("edgeopt", 0, 0.1, 0.5, own=True)
     searched = row("searched", 0, 0.4, 0.3, own=True, searched=True)
     rivals = [row("rival", 0, 0.2, 0.6), row("rival, fewer MACs", 0, 0.3, 0.4, searched=True)]
-    more, fewer = verdicts([own, searched, *rivals])
-    assert "edgeopt wins drop 0.10 against 0.20" in more
-    assert "the rival wins drop 0.40 against 0.30" in fewer
+    more, fewer = told([own, searched, *rivals])
+    assert "edgeopt wins accuracy, edgeopt's +0.10 pp [+0.04, +0.16]" in more
+    assert "the rival wins accuracy, edgeopt's -0.10 pp [-0.16, -0.04]" in fewer
     assert "edgeopt wins ONNX Runtime FP32 0.300 against 0.400" in fewer
 
 
 def test_what_was_not_timed_is_left_open():
-    from pruning.table import to_markdown
-
-    table = to_markdown("resnet20", WHOLE, [row("edgeopt", 0, 0.1, 0, own=True, ratios={})])
+    table = table_of([row("edgeopt", 0, 0.1, 0, own=True, ratios={})])
     assert table.count("| – ") == 4
 
 
