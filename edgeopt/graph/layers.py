@@ -12,11 +12,12 @@ import onnx_ir as ir
 from edgeopt.core.errors import GraphError
 from edgeopt.graph.io import load_onnx
 from edgeopt.graph.qdq import NODE_KEY, array_of, weighted_nodes
-from edgeopt.graph.taps import RunOnnx, samples_at_a_time, tap
+from edgeopt.graph.taps import RunOnnx, samples_at_a_time, tapped
 
 __all__ = ["layer_nodes", "layer_sqnr"]
 
-_SAMPLES = 8  # per run: all layers' outputs are in memory at once
+_SAMPLES = 8  # of the first run: all layers' outputs are in memory at once
+_ROOM = 256 * 2**20  # bytes of outputs in the further ones
 
 
 def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarray], run: RunOnnx) -> dict[str, float]:
@@ -45,17 +46,24 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
             got=f"{len(layers)} and {len(quantized)}: {_first_other(layers, quantized)}",
             fix="Export both from the same program.",
         )
-    size = samples_at_a_time(before, _SAMPLES)
-    count = min(len(array) for array in inputs.values())
     signal, noise = np.zeros(len(layers)), np.zeros(len(layers))
-    for start in range(0, count - count % size if count >= size else count, size):
-        few = {name: array[start : start + size] for name, array in inputs.items()}
-        expected = tap(float_onnx, [output for _, output, _ in layers], few, run)
-        actual = tap(int8_onnx, [output for _, output, _ in quantized], few, run)
-        for index, ((_, mine, _), (_, theirs, _)) in enumerate(zip(layers, quantized, strict=True)):
-            reference = expected[mine].astype(np.float64)
-            signal[index] += np.square(reference).sum()
-            noise[index] += np.square(reference - actual[theirs]).sum()
+    is_open = samples_at_a_time(before, 0) == 0
+    wanted = [[output for _, output, _ in each] for each in (layers, quantized)]
+    with tapped(float_onnx, wanted[0]) as one, tapped(int8_onnx, wanted[1]) as other:
+        start, size = 0, samples_at_a_time(before, _SAMPLES)
+        count = min(len(array) for array in inputs.values())
+        last = count if is_open or count < size else count - count % size
+        while start < last:
+            few = {name: array[start : start + size] for name, array in inputs.items()}
+            expected, actual = run(one, few), run(other, few)
+            for index, (mine, theirs) in enumerate(zip(*wanted, strict=True)):
+                reference = expected[mine].astype(np.float64)
+                signal[index] += np.square(reference).sum()
+                noise[index] += np.square(reference - actual[theirs]).sum()
+            start += size
+            if is_open:  # each run opens the graph anew: as many samples as the room allows
+                each = sum(values.nbytes for values in (*expected.values(), *actual.values())) / size
+                size = max(size, int(_ROOM // max(each, 1)))
     return {name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(quantized)}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from edgeopt.core.errors import GraphError
 from edgeopt.graph.io import load_onnx, save_onnx
 
-__all__ = ["RunOnnx", "float_values", "samples_at_a_time", "tap"]
+__all__ = ["RunOnnx", "float_values", "samples_at_a_time", "tap", "tapped"]
 
 RunOnnx = Callable[[Path, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -30,6 +31,17 @@ def tap(path: Path, names: Iterable[str], inputs: Mapping[str, np.ndarray], run:
     Raises:
         GraphError: A name is no value of the graph.
     """
+    with tapped(path, names) as file:
+        return run(file, inputs)
+
+
+@contextmanager
+def tapped(path: Path, names: Iterable[str]) -> Iterator[Path]:
+    """The graph with the values of these names as outputs besides its own, as a file for as long as it is wanted.
+
+    Raises:
+        GraphError: A name is no value of the graph.
+    """
     model = load_onnx(path)
     values = {value.name: value for value in float_values(model)}
     outputs = {value.name for value in model.graph.outputs}
@@ -42,7 +54,7 @@ def tap(path: Path, names: Iterable[str], inputs: Mapping[str, np.ndarray], run:
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         file = Path(folder) / "tapped.onnx"
         save_onnx(model, file)
-        return run(file, inputs)
+        yield file
 
 
 def samples_at_a_time(model: ir.Model, most: int) -> int:

@@ -12,21 +12,18 @@ import numpy as np
 from edgeopt.bundle.document import Candidate, DeviceInfo
 from edgeopt.bundle.outcomes import Outcomes
 from edgeopt.core.engine import Engine
-from edgeopt.core.errors import DeviceError
-from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement, not_measured
-from edgeopt.data.contract import Dataset, Split
+from edgeopt.data.contract import Dataset
 from edgeopt.devices.base import Device
 from edgeopt.devices.local import LocalDevice
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.coverage_there import candidate_coverage
-from edgeopt.pipeline.engines import Built, build_engine, build_witness
-from edgeopt.pipeline.evidence import Figures, collect, judge_outputs, measure_speed, size_mib
-from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
+from edgeopt.pipeline.engines import Built
+from edgeopt.pipeline.evidence import Figures, judge_outputs, measure_speed, size_mib
 from edgeopt.pipeline.on_device import is_remote
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs, demand_finite
-from edgeopt.targets.schema import is_quantized
+from edgeopt.pipeline.trials import Bench, Trial, batch_of, hold_against_others, outputs_of, settle
 
 if TYPE_CHECKING:  # SciPy, only where something is really judged
     from edgeopt.measure.evaluation import Evaluation
@@ -63,42 +60,6 @@ class Judged:
     outcomes: dict[str, Outcomes] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bench:
-    """Where every candidate is tried: one device, one plan, the same samples.
-
-    What stands in for an engine, or is compared with it, runs ``beside``: on this machine.
-    """
-
-    context: RunContext
-    plan: Plan
-    device: Device
-    info: DeviceInfo
-    beside: Device
-    beside_info: DeviceInfo
-    samples: ParityInputs
-    data: Dataset | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Trial:
-    """What stands for a candidate on this machine.
-
-    Attributes:
-        engine: Its own engine, or, where that cannot run here, the portable graph on another runtime.
-        stand_in: What the figures' conditions say of that; empty for the candidate's own engine.
-        outputs: On the parity inputs.
-        failure: Why the candidate may not be shipped.
-    """
-
-    built: Built
-    engine: Engine | None
-    key: str
-    stand_in: str = ""
-    outputs: tuple[np.ndarray, ...] = ()
-    failure: str = ""
-
-
 def judge_candidates(
     context: RunContext,
     plan: Plan,
@@ -111,7 +72,7 @@ def judge_candidates(
     """Run every engine on real samples; compare, evaluate, and time those that may stand for the target."""
     beside = LocalDevice() if is_remote(device) else device
     info = device.info()
-    bench = _Bench(
+    bench = Bench(
         context=context,
         plan=plan,
         device=device,
@@ -121,9 +82,9 @@ def judge_candidates(
         samples=samples,
         data=data,
     )
-    trials = [_settle(bench, one) for one in built]
+    trials = [settle(bench, one) for one in built]
     for trial in trials:
-        _hold_against_others(bench, trial, trials)
+        hold_against_others(bench, trial, trials)
     for trial in trials:
         reference = _reference_of(trial, trials)
         if reference.failure and not trial.failure:
@@ -141,141 +102,7 @@ def judge_candidates(
     )
 
 
-def _settle(bench: _Bench, built: Built) -> _Trial:
-    """Run a candidate; where it loses accuracy on its own runtime, write and run it in the target's further forms."""
-    planned = built.planned
-    if not is_quantized(planned.precision) or not planned.rules.forms:
-        return _try(bench, built)
-    trials: dict[str, _Trial] = {}
-
-    def attempt(form: str) -> Attempt:
-        one = built
-        if form:
-            one = build_engine(bench.context, bench.plan, dataclasses.replace(planned, form=form), built.graph)
-        trial = trials[one.planned.dialect] = _try(bench, one)
-        return _attempt(bench, trial)
-
-    chosen, events = choose_form(attempt(""), planned.rules.forms, portable_db(built.graph.parity), attempt)
-    bench.context.note([event for event in events if event not in bench.context.events])  # of earlier rungs too
-    trial = trials[chosen.built.planned.dialect]
-    trial.built = chosen.built
-    return trial
-
-
-def _attempt(bench: _Bench, trial: _Trial) -> Attempt:
-    """A trial's distance from FP32."""
-    from edgeopt.graph.parity import compare
-
-    if trial.failure or not trial.outputs:
-        return Attempt(built=trial.built, sqnr_db=None, failure=trial.failure)
-    row = compare(
-        trial.built.graph.reference,
-        trial.outputs,
-        stage=trial.built.planned.id,
-        against=trial.built.graph.whose,
-        kind="int8",
-        limits=bench.plan.recipe.parity,
-        classification=bench.samples.classification,
-    )
-    level = next(figure.value for figure in row.figures if figure.name == "sqnr_db")
-    failure = "" if row.passed else f"outside of {row.tolerance}"
-    return Attempt(built=trial.built, sqnr_db=np.inf if level is None else level, failure=failure)
-
-
-def _try(bench: _Bench, built: Built) -> _Trial:
-    """Run a candidate on the parity inputs; where only the device can, run its portable graph instead."""
-    name = built.planned.id
-    trial = _Trial(built=built, engine=built.engine, key=built.key, failure=built.failure)
-    if built.engine is None:
-        return trial
-    if built.engine.status == "built":
-        try:
-            trial.outputs = _collect(bench, trial, bench.samples.split, f"run {name}")
-        except DeviceError as error:
-            if bench.plan.measured_here or bench.device is not bench.beside:  # it was to run there, nowhere else
-                if built.planned.role == "reference":
-                    raise
-                trial.engine, trial.failure = None, f"it does not run: {error}"
-                return trial
-            message = f"The engine does not run on this machine ({error.what})"
-            bench.context.note([Event(kind="note", stage=f"run {name}", message=message)])
-        else:
-            return trial
-    witness = build_witness(bench.context, bench.plan, built)
-    if witness is None:
-        trial.engine = None
-        return trial
-    trial.engine, trial.key, trial.stand_in = witness.engine, witness.key, witness.label
-    trial.outputs = _collect(bench, trial, bench.samples.split, f"run {name} as {witness.label}")
-    return trial
-
-
-def _hold_against_others(bench: _Bench, trial: _Trial, trials: Sequence[_Trial]) -> None:
-    """Compare with PyTorch, and with another runtime on the same graph; outside its tolerance: not shipped."""
-    from edgeopt.graph.parity import compare
-
-    if trial.engine is None:
-        return
-    planned, graph = trial.built.planned, trial.built.graph
-    kind: Literal["float", "int8"] = "float" if planned.precision == "fp32" else "int8"
-    others = [(graph.reference, graph.whose)]
-    if not trial.stand_in and (second := _second_opinion(bench, trial, trials)):
-        others.append(second)
-    for reference, whose in others:
-        row = compare(
-            reference,
-            trial.outputs,
-            stage=planned.id if not trial.stand_in else f"{planned.id} ({trial.stand_in})",
-            against=f"{whose}, {bench.samples.origin}",
-            kind=kind,
-            limits=bench.plan.recipe.parity,
-            classification=bench.samples.classification,
-        )
-        if row not in bench.context.parity:  # of an earlier rung, judged again beside the next
-            bench.context.parity.append(row)
-        if not row.passed:
-            trial.failure = f"its outputs differ from those of {whose} by more than {row.tolerance}"
-            event = Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")
-            bench.context.note([event] if event not in bench.context.events else [])
-
-
-def _second_opinion(
-    bench: _Bench, trial: _Trial, trials: Sequence[_Trial]
-) -> tuple[tuple[np.ndarray, ...], str] | None:
-    """What another runtime makes of the same graph: another candidate where there is one, else a witness."""
-    planned = trial.built.planned
-    for other in trials:
-        same = other.built.graph.path == trial.built.graph.path and not other.stand_in and other.outputs
-        if same and other.built.planned.rules.name != planned.rules.name:
-            return other.outputs, other.built.planned.rules.name
-    witness = build_witness(bench.context, bench.plan, trial.built)
-    if witness is None:
-        message = "No second runtime is installed here; the engine was compared with PyTorch only."
-        bench.context.note([Event(kind="fallback", stage=planned.id, message=message)])
-        return None
-    stand = _Trial(built=trial.built, engine=witness.engine, key=witness.key)
-    label = f"run {planned.id}'s graph as {witness.label}"
-    return _collect(bench, stand, bench.samples.split, label), witness.label
-
-
-def _collect(bench: _Bench, trial: _Trial, split: Split, label: str) -> tuple[np.ndarray, ...]:
-    if trial.engine is None:
-        raise DeviceError("There is no engine to run.", got=trial.built.planned.id)
-    own = trial.engine is trial.built.engine
-    outputs = collect(
-        bench.context,
-        bench.device if own else bench.beside,
-        bench.info if own else bench.beside_info,
-        trial.engine,
-        key=trial.key,
-        split=split,
-        label=label,
-        batch=_batch(trial.engine, bench.plan),
-    )
-    return tuple(outputs[spec.name] for spec in trial.engine.outputs)
-
-
-def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, dict[str, np.ndarray]]:
+def _test_outputs(bench: Bench, trials: Sequence[Trial]) -> dict[str, dict[str, np.ndarray]]:
     """Outputs on the whole test split, by candidate and name."""
     if bench.data is None:
         return {}
@@ -284,14 +111,14 @@ def _test_outputs(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, dict[str
     for trial in trials:
         planned = trial.built.planned
         if trial.engine is not None:
-            arrays = _collect(bench, trial, test, f"evaluate {planned.id}")
+            arrays = outputs_of(bench, trial, test, f"evaluate {planned.id}")
             if planned.role == "reference":
                 demand_finite(arrays, "The model's own outputs", test.indices, f"{len(test)} of the test split")
             outputs[planned.id] = {spec.name: a for spec, a in zip(trial.engine.outputs, arrays, strict=True)}
     return outputs
 
 
-def _speed(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, Figures]:
+def _speed(bench: Bench, trials: Sequence[Trial]) -> dict[str, Figures]:
     engines = {t.built.planned.id: (t.engine, t.key) for t in trials if t.engine is not None and not t.stand_in}
     if not bench.plan.measured_here or not engines:
         return {}
@@ -307,23 +134,17 @@ def _speed(bench: _Bench, trials: Sequence[_Trial]) -> dict[str, Figures]:
         references=references,
         sample=sample,
         config=bench.plan.recipe.measure,
-        batch=_batch(first, bench.plan),
+        batch=batch_of(first, bench.plan),
     )
 
 
-def _batch(engine: Engine, plan: Plan) -> int:
-    """What an engine is run at: the recipe's batch, or its own where the model's is fixed."""
-    batch = engine.inputs[0].batch
-    return batch if isinstance(batch, int) else plan.recipe.export.batch
-
-
-def _reference_of(trial: _Trial, trials: Sequence[_Trial]) -> _Trial:
+def _reference_of(trial: Trial, trials: Sequence[Trial]) -> Trial:
     """The original in FP32 on the same runtime."""
     name = trial.built.planned.rules.name
     return next(t for t in trials if t.built.planned.rules.name == name and t.built.planned.role == "reference")
 
 
-def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[str, Figures]) -> Candidate:
+def _candidate(bench: Bench, trial: Trial, judged: Evaluation, figures: dict[str, Figures]) -> Candidate:
     planned, engine = trial.built.planned, trial.built.engine
     accuracy = judged.measurements
     if planned.role == "reference":  # compared with itself it says nothing
@@ -356,7 +177,7 @@ def _candidate(bench: _Bench, trial: _Trial, judged: Evaluation, figures: dict[s
 
 
 def _status(
-    plan: Plan, trial: _Trial, figures: dict[str, Figures]
+    plan: Plan, trial: Trial, figures: dict[str, Figures]
 ) -> tuple[Literal["measured", "not_built", "not_measured", "failed"], str]:
     if trial.failure:
         return "failed", trial.failure
@@ -368,9 +189,7 @@ def _status(
     return "not_measured", plan.measured_reason
 
 
-def _judged(
-    bench: _Bench, trial: _Trial, trials: Sequence[_Trial], test: dict[str, dict[str, np.ndarray]]
-) -> Evaluation:
+def _judged(bench: Bench, trial: Trial, trials: Sequence[Trial], test: dict[str, dict[str, np.ndarray]]) -> Evaluation:
     from edgeopt.measure.evaluation import Evaluation
 
     planned = trial.built.planned
@@ -386,7 +205,7 @@ def _judged(
 
 
 def _speed_figures(
-    plan: Plan, trial: _Trial, figures: dict[str, Figures]
+    plan: Plan, trial: Trial, figures: dict[str, Figures]
 ) -> tuple[tuple[Measurement, ...], tuple[float, ...]]:
     mine = figures.get(trial.built.planned.id)
     if mine is None:

@@ -177,6 +177,22 @@ def test_layer_sqnr_is_that_of_the_layers_outputs(case):
     assert all(15 < level < 70 for level in levels.values())
 
 
+def test_layer_sqnr_does_not_depend_on_how_many_samples_are_run_at_once(case, monkeypatch):
+    net = case("resnet")
+    samples = {"x": np.concatenate([net.samples, net.samples[::-1]])}
+    runs = []
+
+    def counted(path, inputs):
+        runs.append(len(inputs["x"]))
+        return run_reference(path, inputs)
+
+    wide = layer_sqnr(net.float_path, net.int8_path, samples, counted)
+    assert runs == [8, 8, len(samples["x"]) - 8, len(samples["x"]) - 8]
+    monkeypatch.setattr("edgeopt.graph.layers._ROOM", 0)
+    narrow = layer_sqnr(net.float_path, net.int8_path, samples, run_reference)
+    assert narrow == pytest.approx(wide, abs=1e-4)
+
+
 def test_a_graph_compared_with_itself_is_identical_in_every_layer(case):
     net = case("resnet")
     levels = layer_sqnr(net.float_path, net.float_path, {"x": net.samples[:8]}, run_reference)

@@ -1,0 +1,205 @@
+"""One candidate on this machine: run in the form that keeps its accuracy, and held against PyTorch and a second runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgeopt.bundle.document import DeviceInfo
+from edgeopt.core.engine import Engine
+from edgeopt.core.errors import DeviceError
+from edgeopt.core.events import Event
+from edgeopt.data.contract import Dataset, Split
+from edgeopt.devices.base import Device
+from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.engines import Built, build_engine, build_witness
+from edgeopt.pipeline.evidence import collect
+from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
+from edgeopt.pipeline.plan import Plan
+from edgeopt.pipeline.samples import ParityInputs
+from edgeopt.targets.schema import is_quantized
+
+__all__ = ["Bench", "Trial", "batch_of", "hold_against_others", "outputs_of", "settle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where every candidate is tried: one device, one plan, the same samples.
+
+    What stands in for an engine, or is compared with it, runs ``beside``: on this machine.
+    """
+
+    context: RunContext
+    plan: Plan
+    device: Device
+    info: DeviceInfo
+    beside: Device
+    beside_info: DeviceInfo
+    samples: ParityInputs
+    data: Dataset | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """What stands for a candidate on this machine.
+
+    Attributes:
+        engine: Its own engine, or, where that cannot run here, the portable graph on another runtime.
+        stand_in: What the figures' conditions say of that; empty for the candidate's own engine.
+        outputs: On the parity inputs.
+        failure: Why the candidate may not be shipped.
+    """
+
+    built: Built
+    engine: Engine | None
+    key: str
+    stand_in: str = ""
+    outputs: tuple[np.ndarray, ...] = ()
+    failure: str = ""
+
+
+def settle(bench: Bench, built: Built) -> Trial:
+    """Run a candidate; where it loses accuracy on its own runtime, write and run it in the target's further forms."""
+    planned = built.planned
+    if not is_quantized(planned.precision) or not planned.rules.forms:
+        return _try(bench, built)
+    trials: dict[str, Trial] = {}
+
+    def attempt(form: str) -> Attempt:
+        one = built
+        if form:
+            one = build_engine(bench.context, bench.plan, dataclasses.replace(planned, form=form), built.graph)
+        trial = trials[one.planned.dialect] = _try(bench, one)
+        return _attempt(bench, trial)
+
+    chosen, events = choose_form(attempt(""), planned.rules.forms, portable_db(built.graph.parity), attempt)
+    bench.context.note([event for event in events if event not in bench.context.events])  # of earlier rungs too
+    trial = trials[chosen.built.planned.dialect]
+    trial.built = chosen.built
+    return trial
+
+
+def _attempt(bench: Bench, trial: Trial) -> Attempt:
+    """A trial's distance from FP32."""
+    from edgeopt.graph.parity import compare
+
+    if trial.failure or not trial.outputs:
+        return Attempt(built=trial.built, sqnr_db=None, failure=trial.failure)
+    row = compare(
+        trial.built.graph.reference,
+        trial.outputs,
+        stage=trial.built.planned.id,
+        against=trial.built.graph.whose,
+        kind="int8",
+        limits=bench.plan.recipe.parity,
+        classification=bench.samples.classification,
+    )
+    level = next(figure.value for figure in row.figures if figure.name == "sqnr_db")
+    failure = "" if row.passed else f"outside of {row.tolerance}"
+    return Attempt(built=trial.built, sqnr_db=np.inf if level is None else level, failure=failure)
+
+
+def _try(bench: Bench, built: Built) -> Trial:
+    """Run a candidate on the parity inputs; where only the device can, run its portable graph instead."""
+    name = built.planned.id
+    trial = Trial(built=built, engine=built.engine, key=built.key, failure=built.failure)
+    if built.engine is None:
+        return trial
+    if built.engine.status == "built":
+        try:
+            trial.outputs = outputs_of(bench, trial, bench.samples.split, f"run {name}")
+        except DeviceError as error:
+            if bench.plan.measured_here or bench.device is not bench.beside:  # it was to run there, nowhere else
+                if built.planned.role == "reference":
+                    raise
+                trial.engine, trial.failure = None, f"it does not run: {error}"
+                return trial
+            message = f"The engine does not run on this machine ({error.what})"
+            bench.context.note([Event(kind="note", stage=f"run {name}", message=message)])
+        else:
+            return trial
+    witness = build_witness(bench.context, bench.plan, built)
+    if witness is None:
+        trial.engine = None
+        return trial
+    trial.engine, trial.key, trial.stand_in = witness.engine, witness.key, witness.label
+    trial.outputs = outputs_of(bench, trial, bench.samples.split, f"run {name} as {witness.label}")
+    return trial
+
+
+def hold_against_others(bench: Bench, trial: Trial, trials: Sequence[Trial]) -> None:
+    """Compare with PyTorch, and with another runtime on the same graph; outside its tolerance: not shipped."""
+    from edgeopt.graph.parity import compare
+
+    if trial.engine is None:
+        return
+    planned, graph = trial.built.planned, trial.built.graph
+    kind: Literal["float", "int8"] = "float" if planned.precision == "fp32" else "int8"
+    others = [(graph.reference, graph.whose)]
+    if not trial.stand_in and (second := _second_opinion(bench, trial, trials)):
+        others.append(second)
+    for reference, whose in others:
+        row = compare(
+            reference,
+            trial.outputs,
+            stage=planned.id if not trial.stand_in else f"{planned.id} ({trial.stand_in})",
+            against=f"{whose}, {bench.samples.origin}",
+            kind=kind,
+            limits=bench.plan.recipe.parity,
+            classification=bench.samples.classification,
+        )
+        if row not in bench.context.parity:  # of an earlier rung, judged again beside the next
+            bench.context.parity.append(row)
+        if not row.passed:
+            trial.failure = f"its outputs differ from those of {whose} by more than {row.tolerance}"
+            event = Event(kind="warning", stage=planned.id, message=f"Not shipped: {trial.failure}.")
+            bench.context.note([event] if event not in bench.context.events else [])
+
+
+def _second_opinion(bench: Bench, trial: Trial, trials: Sequence[Trial]) -> tuple[tuple[np.ndarray, ...], str] | None:
+    """What another runtime makes of the same graph: another candidate where there is one, else a witness."""
+    planned = trial.built.planned
+    for other in trials:
+        same = other.built.graph.path == trial.built.graph.path and not other.stand_in and other.outputs
+        if same and other.built.planned.rules.name != planned.rules.name:
+            return other.outputs, other.built.planned.rules.name
+    witness = build_witness(bench.context, bench.plan, trial.built)
+    if witness is None:
+        message = "No second runtime is installed here; the engine was compared with PyTorch only."
+        bench.context.note([Event(kind="fallback", stage=planned.id, message=message)])
+        return None
+    stand = Trial(built=trial.built, engine=witness.engine, key=witness.key)
+    label = f"run {planned.id}'s graph as {witness.label}"
+    return outputs_of(bench, stand, bench.samples.split, label), witness.label
+
+
+def outputs_of(bench: Bench, trial: Trial, split: Split, label: str) -> tuple[np.ndarray, ...]:
+    """What its engine gives on a split, in the order of its outputs: on the device, or beside where it is another's.
+
+    Raises:
+        DeviceError: There is no engine, or it does not run.
+    """
+    if trial.engine is None:
+        raise DeviceError("There is no engine to run.", got=trial.built.planned.id)
+    own = trial.engine is trial.built.engine
+    outputs = collect(
+        bench.context,
+        bench.device if own else bench.beside,
+        bench.info if own else bench.beside_info,
+        trial.engine,
+        key=trial.key,
+        split=split,
+        label=label,
+        batch=batch_of(trial.engine, bench.plan),
+    )
+    return tuple(outputs[spec.name] for spec in trial.engine.outputs)
+
+
+def batch_of(engine: Engine, plan: Plan) -> int:
+    """What an engine is run at: the recipe's batch, or its own where the model's is fixed."""
+    batch = engine.inputs[0].batch
+    return batch if isinstance(batch, int) else plan.recipe.export.batch
