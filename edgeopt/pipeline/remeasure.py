@@ -23,7 +23,7 @@ from edgeopt.data.contract import Split
 from edgeopt.data.load import load_data
 from edgeopt.devices.base import Device
 from edgeopt.devices.registry import opened
-from edgeopt.pipeline.on_device import demand_runtime, is_remote, told_of_resuming
+from edgeopt.pipeline.on_device import demand_runtime, told_of_resuming
 from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Measure, Scenario
 from edgeopt.targets.load import find_target
@@ -65,7 +65,7 @@ def bench_bundle(
 
     Raises:
         BundleError: The bundle's engine is not built, or it holds no reference inputs to run on.
-        DeviceError: Another machine cannot be reached, cannot run the engine, or was lost for good.
+        DeviceError: The engine cannot be loaded or run; another machine cannot be reached, or was lost for good.
     """
     from edgeopt.measure.compare import until_precise
     from edgeopt.measure.latency import measure_latency
@@ -91,8 +91,8 @@ def bench_bundle(
         demand_timing(where)
         demand_runtime(where, bundle)
         found = measure_latency(where, engines, sample=sample, config=config, batch=batch, progress=progress, more=more)
-        if found[name].failed and is_remote(where):
-            raise DeviceError(found[name].failed)
+        if found[name].failed:
+            raise DeviceError(found[name].failed, fix=f"`edgeopt verify {path}` says whether its files are whole.")
         figures = [*found[name].measurements]
         figures += [
             overhead(where, bundle.engine, sample=sample, config=config, batch=batch)

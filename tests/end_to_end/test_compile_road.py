@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,6 +273,20 @@ def test_bench_and_eval_measure_a_bundle_again(local: Path, mlp: Path, capsys: p
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["accuracy_top1_pct"]["value"] > 93
     assert rows["drop_pp"]["value"] is None
+
+
+def test_an_engine_that_cannot_be_loaded_is_an_error_to_bench(
+    local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(local, torn)
+    for file in (torn / "engine").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert run(cli, ["bench", str(torn), "--samples", "20"]) == 1
+    told = capsys.readouterr()
+    assert "failed at 'load'" in told.err
+    assert "edgeopt verify" in told.err
+    assert "p50" not in told.out
 
 
 def test_a_limit_that_is_missed_is_exit_4_or_falls_back_openly(mlp: Path, tmp_path: Path) -> None:
