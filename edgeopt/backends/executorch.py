@@ -11,7 +11,8 @@ from typing import Any
 from edgeopt.agent.runners import executorch as runner
 from edgeopt.agent.runners.quiet import quietly
 from edgeopt.backends.base import Availability, Finding
-from edgeopt.backends.executorch_delegates import Delegate, delegate_of, lower_elsewhere
+from edgeopt.backends.executorch_delegates import ELSEWHERE, Delegate, delegate_of, lower_elsewhere
+from edgeopt.backends.executorch_qnn import SOC, lower_to_qnn
 from edgeopt.backends.graphs import read_graph
 from edgeopt.backends.lint import lint, predictions_left_out
 from edgeopt.backends.support import (
@@ -32,7 +33,7 @@ __all__ = ["ExecuTorchBackend"]
 
 HOW_TO_GET = "pip install 'edgeopt[executorch]'"
 _ENTRY = "model.pte"
-_OPTIONS: Mapping[str, type | tuple[type, ...]] = {"delegate": str}
+_OPTIONS: Mapping[str, type | tuple[type, ...]] = {"delegate": str, "soc": str}
 
 
 class ExecuTorchBackend:
@@ -64,7 +65,7 @@ class ExecuTorchBackend:
         version = require_installed(self.name, self.available().version, HOW_TO_GET)
         check_options(rules, _OPTIONS)
         if (delegate := delegate_of(rules.options)) is not None:
-            return _compile_elsewhere(graph, directory, batch, delegate, version)
+            return _compile_elsewhere(graph, rules, directory, batch, delegate)
         with quietly():
             from edgeopt.backends.coverage.xnnpack import read_delegates  # noqa: PLC0415
             from edgeopt.backends.torch_program.build import build_program  # noqa: PLC0415
@@ -102,7 +103,10 @@ class ExecuTorchBackend:
         return HostRunner.open(runner.open_runner, engine.path, engine.options, threads)
 
 
-def _compile_elsewhere(graph: Path, directory: Path, batch: int, delegate: Delegate, version: str) -> Engine:
+_FLOAT16 = (Event(kind="note", stage="compile", message="The Hexagon computes this float32 graph in float16."),)
+
+
+def _compile_elsewhere(graph: Path, rules: RuntimeRules, directory: Path, batch: int, delegate: Delegate) -> Engine:
     """Lower a float graph for hardware that is not here.
 
     Raises:
@@ -119,11 +123,16 @@ def _compile_elsewhere(graph: Path, directory: Path, batch: int, delegate: Deleg
                 got=f"{len(plan.graph.quantized)} quantized layers",
                 fix="Use recipe fp32; int8 on phones: delegate xnnpack, or a Core ML or QNN target.",
             )
-        lowered = lower_elsewhere(program, delegate)
+        is_qnn = delegate is ELSEWHERE["qnn"]
+        lowered = (
+            lower_to_qnn(graph, batch, str(rules.options.get("soc", SOC)))
+            if is_qnn
+            else lower_elsewhere(program, delegate)
+        )
     (directory / _ENTRY).write_bytes(lowered.data)
     return Engine(
         runtime="executorch",
-        runtime_version=version,
+        runtime_version=installed_version("executorch") or "",
         directory=directory,
         entry=_ENTRY,
         status="not_built",
@@ -132,7 +141,11 @@ def _compile_elsewhere(graph: Path, directory: Path, batch: int, delegate: Deleg
         outputs=program.outputs,
         options=runner_ports(plan.inputs, program.outputs, plan.dynamic_batch, rows=plan.rows),
         next_command=delegate.next_command,
-        events=(*batch_event("ExecuTorch", batch, plan.dynamic_batch), lowered.event(delegate)),
+        events=(
+            *batch_event("ExecuTorch", batch, plan.dynamic_batch),
+            lowered.event(delegate),
+            *(_FLOAT16 if is_qnn else ()),
+        ),
     )
 
 

@@ -12,7 +12,16 @@ from edgeopt.core.engine import CONVERTED
 from edgeopt.core.errors import BackendError
 from edgeopt.core.events import Event
 
-__all__ = ["ELSEWHERE", "HERE", "Delegate", "Lowered", "delegate_of", "lower_elsewhere"]
+__all__ = [
+    "ELSEWHERE",
+    "HERE",
+    "Delegate",
+    "Lowered",
+    "delegate_of",
+    "lower_elsewhere",
+    "read_lowered",
+    "refuse_nothing_taken",
+]
 
 HERE = "xnnpack"
 
@@ -61,6 +70,16 @@ ELSEWHERE: Mapping[str, Delegate] = {
         next_command="adb push model.pte /data/local/tmp/ && "
         "adb shell /data/local/tmp/executor_runner --model_path /data/local/tmp/model.pte",
     ),
+    "qnn": Delegate(
+        title="QNN",
+        module="executorch.backends.qualcomm.partition.qnn_partitioner",
+        partitioner="QnnPartitioner",
+        needs="onnxruntime-qnn",
+        extra="pip install 'edgeopt[executorch-qnn]'",
+        runs_on="a Snapdragon with Hexagon, ExecuTorch's QNN backend and Qualcomm's libraries",
+        next_command="adb push model.pte /data/local/tmp/ && "
+        "adb shell /data/local/tmp/qnn_executor_runner --model_path /data/local/tmp/model.pte",
+    ),
 }
 
 
@@ -95,15 +114,9 @@ def delegate_of(options: Mapping[str, Any]) -> Delegate | None:
     """What ``options: {delegate: …}`` asks for; None for XNNPACK, which runs here.
 
     Raises:
-        BackendError: There is no such delegate, or one that cannot be lowered to here.
+        BackendError: There is no such delegate.
     """
     name = str(options.get("delegate", HERE))
-    if name == "qnn":
-        raise BackendError(
-            "ExecuTorch lowers to QNN with Qualcomm's SDK only, which is no package.",
-            got="delegate: qnn",
-            fix="Compile for a snapdragon target: QNN through ONNX Runtime.",
-        )
     if name != HERE and name not in ELSEWHERE:
         known = ", ".join([HERE, *ELSEWHERE])
         raise BackendError("ExecuTorch has no such delegate.", got=f"delegate: {name}", fix=f"Use one of {known}.")
@@ -132,13 +145,23 @@ def lower_elsewhere(program: Any, delegate: Delegate) -> Lowered:
     try:
         edge = to_edge_transform_and_lower(program.exported, partitioner=[made(**_settings(delegate))])
         # Read first: to_executorch changes the same graph, and what is outside is then named convolution.out.
-        found = _read(edge.exported_program().graph_module, program)
+        found = read_lowered(edge.exported_program().graph_module, program)
         data = bytes(edge.to_executorch().buffer)
     except Exception as error:
         raise wrap(f"ExecuTorch cannot lower the graph to {delegate.title}.", error) from error
-    if not found.parts:
-        raise BackendError(f"ExecuTorch's {delegate.title} delegate takes nothing of this graph.", got=_listed(found))
+    refuse_nothing_taken(found, delegate)
     return replace(found, data=data)
+
+
+def refuse_nothing_taken(found: Lowered, delegate: Delegate) -> None:
+    """Refuse a program of which the delegate runs no part.
+
+    Raises:
+        BackendError: It runs none.
+    """
+    if not found.parts:
+        left = ", ".join(found.outside[:5]) or "no operation"
+        raise BackendError(f"ExecuTorch's {delegate.title} delegate takes nothing of this graph.", got=left)
 
 
 def _settings(delegate: Delegate) -> dict[str, Any]:
@@ -154,7 +177,8 @@ def _settings(delegate: Delegate) -> dict[str, Any]:
     return {"compile_specs": specs}
 
 
-def _read(module: Any, program: Any) -> Lowered:
+def read_lowered(module: Any, program: Any) -> Lowered:
+    """What a lowered graph module says of its parts and of what is outside of them; without the program's bytes."""
     from edgeopt.backends.coverage.xnnpack import MULTIPLIES, macs_of, op_of  # noqa: PLC0415
 
     inside, outside, parts = [], [], 0
@@ -174,7 +198,3 @@ def _read(module: Any, program: Any) -> Lowered:
         taken_macs=sum(products[0]),
         outside=tuple(dict.fromkeys(str(op_of(node)).partition(".")[0] for node in outside)),
     )
-
-
-def _listed(found: Lowered) -> str:
-    return ", ".join(found.outside[:5]) or "no operation"

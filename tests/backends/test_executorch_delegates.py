@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from backend_nets import conv_net, make_rules, make_target, quantized_net
 
 from edgeopt.backends.executorch_delegates import ELSEWHERE, Lowered, delegate_of, lower_elsewhere
+from edgeopt.backends.executorch_qnn import lower_to_qnn
 from edgeopt.backends.registry import BACKENDS
+from edgeopt.backends.support import installed_version
 from edgeopt.core.errors import BackendError
 from edgeopt.targets.load import find_target
 
@@ -37,8 +40,7 @@ def test_without_the_option_it_is_xnnpack():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vulcan", "no such delegate. Received: delegate: vulcan. Use one of xnnpack, coreml, vulkan"),
-        ("qnn", "Qualcomm's SDK only"),
+        ("vulcan", "no such delegate. Received: delegate: vulcan. Use one of xnnpack, coreml, vulkan, qnn"),
     ],
 )
 def test_a_delegate_that_cannot_be_lowered_to_is_refused_before_any_work(save, name, message):
@@ -60,7 +62,7 @@ def test_without_a_multiplication_no_share_is_claimed():
     assert message.startswith("Core ML took what it knows, in 1 part.")
 
 
-@pytest.mark.parametrize("name", ["android-vulkan", "iphone-executorch"])
+@pytest.mark.parametrize("name", ["android-vulkan", "iphone-executorch", "snapdragon-8gen2-executorch"])
 def test_their_targets_ask_for_them_and_offer_no_int8(name):
     target = find_target(name)
     (rules,) = target.runtimes
@@ -132,6 +134,49 @@ def test_a_product_that_stays_outside_lowers_the_share(save, empty):
     assert event.message.startswith(
         "Vulkan took 15.62 % of the multiplications, in 1 part; outside, in portable kernels: convolution"
     )
+
+
+needs_qnn = pytest.mark.skipif(
+    not (installed_version("onnxruntime-qnn") or "").startswith("2.5."), reason="pip install 'edgeopt[executorch-qnn]'"
+)
+
+
+@needs_executorch
+@needs_qnn
+def test_qnn_compiles_for_a_chip_in_a_process_of_its_own(lower):
+    engine = lower(conv_net(), "qnn")
+    assert (engine.status, engine.why_not_built) == (
+        "not_built",
+        f"converted, not run: needs {ELSEWHERE['qnn'].runs_on}",
+    )
+    assert engine.path.stat().st_size > 1000
+    told = [event.message for event in engine.events]
+    assert any(message.startswith("QNN took 100.00 % of the multiplications, in 1 part") for message in told)
+    assert "The Hexagon computes this float32 graph in float16." in told
+
+
+@needs_executorch
+@needs_qnn
+def test_an_unknown_chip_is_refused_with_those_that_are_known(save):
+    with pytest.raises(BackendError, match=r"no such chip. Received: soc: SM8555. Known: SM8550"):
+        lower_to_qnn(save(conv_net()), 1, "SM8555")
+
+
+@pytest.mark.parametrize(("version", "words"), [(None, "none installed"), ("2.7.0", "onnxruntime-qnn 2.7.0")])
+def test_libraries_of_another_version_are_named_before_anything_is_started(save, monkeypatch, version, words):
+    monkeypatch.setattr("edgeopt.backends.executorch_qnn.installed_version", lambda _: version)
+    monkeypatch.setattr("edgeopt.backends.executorch_qnn.subprocess.run", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(BackendError, match=rf"Received: {words}.*edgeopt\[executorch-qnn\]"):
+        lower_to_qnn(save(conv_net()), 1, "SM8550")
+
+
+def test_a_process_that_dies_is_told_with_its_last_words(save, monkeypatch, tmp_path):
+    module = "edgeopt.backends.executorch_qnn"
+    monkeypatch.setattr(f"{module}._libraries", lambda: tmp_path)
+    died = subprocess.CompletedProcess([], -6, "", "[INFO] fine\n[ERROR] Failed to create device_handle\n")
+    monkeypatch.setattr(f"{module}.subprocess.run", lambda *_, **__: died)
+    with pytest.raises(BackendError, match=r"cannot lower the graph to QNN.*Failed to create device_handle"):
+        lower_to_qnn(save(conv_net()), 1, "SM8550")
 
 
 @needs_executorch

@@ -38,6 +38,7 @@ EXPECTED = [
     "snapdragon-8-elite",
     "snapdragon-8-elite-gen5",
     "snapdragon-8gen2",
+    "snapdragon-8gen2-executorch",
     "snapdragon-8gen3",
     "x86-avx2",
     "x86-vnni",
