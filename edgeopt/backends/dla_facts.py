@@ -44,7 +44,10 @@ class Facts:
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
-        inferred = shape_inference.infer_shapes(model)
+        try:
+            inferred = shape_inference.infer_shapes(model)
+        except Exception:  # noqa: BLE001 - protobuf's limit of 2 GiB, or a graph that a rule of the linter refuses
+            inferred = model
         tensors = {tensor.name: tensor for tensor in inferred.graph.initializer}
         for node in inferred.graph.node:
             if node.op_type == "Constant":
