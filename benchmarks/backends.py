@@ -39,7 +39,7 @@ HEAD = (
     "installed, MiB",
 )
 # Which extra brings a backend; the browser's runtime comes with `edgeopt device setup browser`.
-EXTRAS = {"ort-mobile": "onnxruntime"}
+EXTRAS = {"ort-mobile": "onnxruntime", "tensorrt": "tensorrt-rtx"}
 
 
 def main() -> int:
@@ -93,7 +93,7 @@ def rows_of(net: Net, name: str, folder: Path, *, timed: bool) -> Iterator[tuple
             int8_share(candidate),
             words(candidate, "latency_ratio", 2) if timed else "–",
             words(candidate, "size_mib", 2),
-            f"{installed_mib(EXTRAS.get(candidate.runtime, candidate.runtime)):,.0f}",
+            installed(EXTRAS.get(candidate.runtime, candidate.runtime)),
         )
 
 
@@ -117,10 +117,11 @@ def words(candidate: Candidate, name: str, digits: int) -> str:
     return text
 
 
-def installed_mib(extra: str) -> float:
-    """Size on disk of the distributions that an extra brings and edgeopt alone does not; 0 where none is installed."""
+def installed(extra: str) -> str:
+    """MiB on disk of the distributions that an extra brings and edgeopt alone does not; – where none is known here."""
     own, more = closure("edgeopt", ""), closure("edgeopt", extra)
-    return sum(size_of(name) for name in more - own) / 2**20
+    size = sum(size_of(name) for name in more - own) / 2**20
+    return f"{size:,.0f}" if size else "–"
 
 
 def closure(name: str, extra: str) -> set[str]:
