@@ -24,8 +24,6 @@ from edgeopt.backends.lint.openvino import MISSING_OPS as OV_MISSING
 from edgeopt.backends.lint.tensorrt import MISSING_OPS as TRT_MISSING
 from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.tensorrt_build import rtx_version
-from edgeopt.backends.torch_program.graph import read_plan
-from edgeopt.backends.torch_program.placement import without_int8
 from edgeopt.targets.host import detect_host
 
 VNNI = {"avx512_vnni", "avx_vnni"} & set(detect_host().features)
@@ -122,15 +120,6 @@ def test_xnnpacks_runtimes_do_what_the_rules_say(name, runtime, tmp_path):
         pytest.skip("the converter ends the process")
     judgement = lint_truth.judge_backend(CASES[name](), tmp_path, runtime, *RUNTIMES[runtime])
     hold(name, runtime, judgement, tmp_path)
-
-
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_the_rules_place_products_where_the_compiler_does(name, tmp_path):
-    _, read, found, _ = predict(name, "executorch", tmp_path)
-    if any(f.severity == "error" for f in found):
-        return
-    said = {f.node for f in found if f.rule.startswith("XNN")}
-    assert said == set(without_int8(read_plan(read.path, 1, "XNNPACK"), "XNNPACK"))
 
 
 @needs_vnni

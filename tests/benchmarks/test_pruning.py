@@ -89,7 +89,9 @@ def test_a_step_is_told_exactly_one_goal(tmp_path):
     from edgeopt.recipes.schema import Prune
 
     for run in runs(tmp_path, widths={"1.first.0": 0}):
-        Prune(importance="taylor", **run.job["goal"])
+        step = Prune(importance="taylor", **run.job["goal"])
+        goals = (step.ratio, step.macs_ratio, step.latency_ratio, step.widths or None)
+        assert sum(goal is not None for goal in goals) == 1
 
 
 def test_the_outcome_of_a_search_is_kept_beside_those_of_other_nets(tmp_path):

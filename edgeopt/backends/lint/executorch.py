@@ -21,7 +21,7 @@ RULES: Mapping[str, Rule] = by_id(
         id="EXT001",
         effect="refused",
         title="a quantized graph for a delegate that is given float graphs only",
-        why="What the Vulkan and Core ML delegates make of Q/DQ cannot be held against the graph without such a device.",
+        why="What the Vulkan, Core ML and QNN delegates make of Q/DQ cannot be held against the graph without such a device.",
         fix="Use recipe fp32; int8 on phones: delegate xnnpack, or a Core ML or QNN target.",
         source="edgeopt's own limit (backends/executorch.py)",
     ),

@@ -1,28 +1,27 @@
 """Quantized products that XNNPACK and LiteRT run in float: their int8 kernels read int8 and write int8.
 
-``backends.torch_program.placement`` decides the same when it compiles; the tests hold one to the other.
+``backends.torch_program.placement`` decides, for the linter as for the compiler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from edgeopt.backends.base import Finding
 from edgeopt.backends.executorch_delegates import HERE
 from edgeopt.backends.lint.base import Rule, by_id
 from edgeopt.backends.lint.facts import Facts
+from edgeopt.backends.torch_program.graph import read_plan
+from edgeopt.backends.torch_program.placement import FLOAT_INPUT, without_int8
+from edgeopt.core.errors import BackendError
 
 if TYPE_CHECKING:
-    import onnx
-
     from edgeopt.targets.schema import RuntimeRules, Target
 
 __all__ = ["RULES", "check"]
 
-_SOURCE = "experiment: ExecuTorch 1.5 and LiteRT 2.1, coverage read back from the compiled files"
-# What may lie between a product and its Q, in this order. LiteRT's converter moves a Q before a maximum, ExecuTorch's does not.
-_ABSORBED = {"executorch": (("Relu", "Clip"),), "litert": (("Relu", "Clip"), ("MaxPool",))}
+_SOURCE = "experiment: ExecuTorch 1.5 and LiteRT 2.3, coverage read back from the compiled files"
 RULES: Mapping[str, Rule] = by_id(
     Rule(
         id="XNN001",
@@ -44,34 +43,15 @@ RULES: Mapping[str, Rule] = by_id(
 
 
 def check(facts: Facts, target: Target | None, rules: RuntimeRules) -> Iterator[Finding]:  # noqa: ARG001
-    """Every layer whose weight is quantized; other delegates are not XNNPACK's."""
+    """Every layer that the compiler will leave in float; other delegates are not XNNPACK's."""
     if rules.options.get("delegate", HERE) != HERE:
         return
-    for node in facts.weighted():
-        if facts.weight(node) is None:
-            continue
-        if facts.dequantizer(node.input[0]) is None:
-            yield RULES["XNN001"].at(node)
-        elif not _is_quantized_next(node, facts, _ABSORBED[rules.name]):
-            yield RULES["XNN002"].at(node)
-
-
-def _is_quantized_next(node: onnx.NodeProto, facts: Facts, absorbed: Sequence[Collection[str]]) -> bool:
-    reader = _only_reader(node, facts)
-    if node.op_type == "MatMul" and reader is not None and _adds_bias(reader, facts):
-        reader = _only_reader(reader, facts)
-    for kind in absorbed:
-        if reader is not None and reader.op_type in kind:
-            reader = _only_reader(reader, facts)
-    return reader is not None and reader.op_type == "QuantizeLinear"
-
-
-def _adds_bias(node: onnx.NodeProto, facts: Facts) -> bool:
-    """Whether it adds a constant vector, which edgeopt puts into the product before it."""
-    return node.op_type == "Add" and any(len(facts.shape(name) or ()) == 1 for name in node.input)
-
-
-def _only_reader(node: onnx.NodeProto, facts: Facts) -> onnx.NodeProto | None:
-    """The one node that reads what ``node`` gives, where the graph does not give it out too."""
-    readers = facts.readers.get(node.output[0], [])
-    return readers[0] if len(readers) == 1 and node.output[0] not in facts.outputs else None
+    if not any(node.op_type == "DequantizeLinear" for node in facts.nodes):
+        return  # a float graph's weights need not be read
+    runtime = "LiteRT" if rules.name == "litert" else "XNNPACK"
+    try:
+        plan = read_plan(facts.graph.path, 1, runtime)
+    except BackendError:
+        return  # what cannot be compiled at all, another rule says
+    for name, cause in without_int8(plan, runtime).items():
+        yield RULES["XNN001" if cause == FLOAT_INPUT else "XNN002"].at(name)
