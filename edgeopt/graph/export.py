@@ -26,6 +26,7 @@ from edgeopt.graph.passes.check_weights import CheckWeights
 from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.fold_weight_transpose import FoldWeightTranspose
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
+from edgeopt.graph.passes.plain_recurrence import PlainRecurrence
 from edgeopt.graph.passes.simplify import Simplify
 from edgeopt.graph.passes.strip import Strip
 from edgeopt.graph.passes.tidy import Tidy
@@ -105,7 +106,7 @@ def export_onnx(
     place_ranges(model, program.graph, decomposed.graph, ranges or {})
     place_weight_bits(model, weight_bits or {})
     fixed = name_shapes(model, inputs, outputs, dynamic_batch=dynamic_batch)
-    shared = [FoldPad(), FoldWeightTranspose(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
+    shared = [FoldPad(), FoldWeightTranspose(), PlainRecurrence(), OwnZeroPoints(), CheckWeights(), Strip(), Tidy()]
     run_passes(model, [common.NameFixPass(), *([Simplify()] if simplify and fixed else []), *shared])
     mark_sparsity(model, sparse or {})
     save_checked(model, path)

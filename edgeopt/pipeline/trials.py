@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +18,15 @@ from edgeopt.devices.base import Device
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.engines import Built, build_engine, build_witness
 from edgeopt.pipeline.evidence import collect
+from edgeopt.pipeline.form_race import Race, run_race
 from edgeopt.pipeline.forms import Attempt, choose_form, portable_db
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
 from edgeopt.targets.schema import is_quantized
 
 __all__ = ["Bench", "Trial", "batch_of", "hold_against_others", "outputs_of", "settle"]
+
+_FORM_LOSS_DB = 0.5  # of a faster form, as SQNR against FP32 on the parity samples: what a dialect's own grids may cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +66,9 @@ class Trial:
 
 
 def settle(bench: Bench, built: Built) -> Trial:
-    """Run a candidate; where it loses accuracy on its own runtime, write and run it in the target's further forms."""
+    """Run a candidate in the form that keeps its accuracy on its own runtime and, of those, is the fastest on the device."""
     planned = built.planned
-    if not is_quantized(planned.precision) or not planned.rules.forms:
+    if not is_quantized(planned.precision) or not (planned.rules.forms or planned.rules.faster_forms):
         return _try(bench, built)
     trials: dict[str, Trial] = {}
 
@@ -80,7 +83,52 @@ def settle(bench: Bench, built: Built) -> Trial:
     bench.context.note([event for event in events if event not in bench.context.events])  # of earlier rungs too
     trial = trials[chosen.built.planned.dialect]
     trial.built = chosen.built
+    return _faster(bench, trial, chosen, attempt, trials)
+
+
+def _faster(
+    bench: Bench, trial: Trial, chosen: Attempt, attempt: Callable[[str], Attempt], trials: Mapping[str, Trial]
+) -> Trial:
+    """The trial in one of the target's faster forms where one is: timed on the device, and no less accurate."""
+    planned = trial.built.planned
+    wanted = bench.plan.measured_here and bench.plan.recipe.measure.forms and not trial.stand_in and not trial.failure
+    if not wanted or trial.engine is None or planned.form:  # a form taken for its accuracy stays
+        return trial
+    engines, events = {planned.dialect: (trial.engine, trial.key)}, []
+    for form in planned.rules.faster_forms if planned.precision == "int8" else ():
+        if form == planned.dialect:
+            continue
+        other = attempt(form)
+        loss = _loss_db(chosen, other)
+        if other.failure or loss > _FORM_LOSS_DB or other.built.engine is None or trials[form].stand_in:
+            why = other.failure or f"it is {loss:.1f} dB further from FP32"
+            message = f"The form {form} is not timed: {why}."
+            events.append(Event(kind="note", stage=f"compile {planned.id}", message=message))
+        else:
+            engines[form] = other.built.engine, trials[form].key
+    if len(engines) > 1:
+        sample = {spec.name: array for spec, array in zip(trial.engine.inputs, bench.samples.arrays, strict=True)}
+        race = Race(
+            context=bench.context,
+            device=bench.device,
+            info=bench.info,
+            engines=engines,
+            sample=sample,
+            config=bench.plan.recipe.measure,
+            batch=batch_of(trial.engine, bench.plan),
+        )
+        form, told = run_race(race)
+        trial, events = trials[form], [*events, *told]
+    trial.built = dataclasses.replace(trial.built, events=[*trial.built.events, *events])
+    bench.context.note([event for event in events if event not in bench.context.events])
     return trial
+
+
+def _loss_db(first: Attempt, other: Attempt) -> float:
+    """By how much less accurate the other is, as SQNR against FP32; 0 where either was not compared."""
+    if first.sqnr_db is None or other.sqnr_db is None or np.isinf(other.sqnr_db):
+        return 0.0
+    return first.sqnr_db - other.sqnr_db
 
 
 def _attempt(bench: Bench, trial: Trial) -> Attempt:

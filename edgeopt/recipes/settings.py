@@ -44,6 +44,8 @@ class Measure(_Frozen):
             engine can do one after another.
         server_p99_ms: Of server: the bound on p99, for the highest rate that holds it.
         server_seconds: Of server: how long one rate is kept up.
+        forms: Whether further forms of an int8 graph that are faster for some nets (the target's ``faster_forms``) are
+            timed beside the first, and taken where they are.
         roofline: Whether the layers of what is shipped are held against the machine's peaks, in the report.
     """
 
@@ -62,6 +64,7 @@ class Measure(_Frozen):
     server_qps: Annotated[float, Field(gt=0)] | None = None
     server_p99_ms: Annotated[float, Field(gt=0)] | None = None
     server_seconds: Annotated[float, Field(gt=0)] = 10.0
+    forms: bool = True
     roofline: bool = True
 
 

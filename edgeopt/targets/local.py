@@ -65,7 +65,13 @@ def _notable(host: Host) -> tuple[str, ...]:
 def _runtime(rules: RuntimeRules, host: Host, *, saturates: bool) -> RuntimeRules:
     if rules.name == "onnxruntime":
         x86 = "ort-x86-novnni" if saturates else "ort-x86"
-        rules = rules.model_copy(update={"dialect": "ort-arm" if host.arch == "aarch64" else x86})
+        plain = host.arch != "aarch64" and not saturates  # the faster forms are written for that dialect's kernels
+        rules = rules.model_copy(
+            update={
+                "dialect": "ort-arm" if host.arch == "aarch64" else x86,
+                "faster_forms": rules.faster_forms if plain else (),
+            }
+        )
     if rules.name == "openvino" and rules.dialect == "openvino":
         tiles = "openvino-amx" if "amx_int8" in host.features else "openvino"
         rules = rules.model_copy(update={"dialect": "openvino-novnni" if saturates else tiles})

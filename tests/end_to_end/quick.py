@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = ["FAST"]
 
-_SETTINGS = ("latency_samples=20", "roofline=false", "warmup=2", "block=10")
+_SETTINGS = ("latency_samples=20", "roofline=false", "forms=false", "warmup=2", "block=10")
 FAST = [word for setting in _SETTINGS for word in ("--set", f"measure.{setting}")]

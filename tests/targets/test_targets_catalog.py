@@ -51,6 +51,7 @@ DIALECTS = {
     "ort-arm",
     "ort-wasm",
     "ort-x86",
+    "ort-x86-float-stem",
     "ort-x86-novnni",
 }
 DIALECTS |= {"tensorrt", "xnnpack"}

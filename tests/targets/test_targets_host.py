@@ -117,6 +117,7 @@ class TestLocal:
         target = fill_in(self.template, SERVER)
         assert target.quantization.weight_bits == 8
         assert target.runtimes[0].dialect == "ort-x86"
+        assert target.runtimes[0].faster_forms == ("ort-x86-float-stem",)
         assert target.isa.requires == ("avx2", "avx512f", "avx512_vnni")
 
     def test_with_tiles_openvino_has_a_form_of_its_own(self):
@@ -127,6 +128,7 @@ class TestLocal:
         target = fill_in(self.template, HASWELL)
         assert (target.quantization.weight_bits, target.quantization.saturation) == (8, "repair")
         assert [r.dialect for r in target.runtimes] == ["ort-x86-novnni", "openvino-novnni"]
+        assert not any(r.faster_forms for r in target.runtimes)  # they are not proven to hold 16 bits
         assert stands_for(target, HASWELL)[0]
         assert not stands_for(target, LAPTOP)[0]
 

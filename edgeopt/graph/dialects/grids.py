@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from edgeopt.graph.passes.fold_pad import is_zero_pad
 from edgeopt.graph.passes.hoist_quantize import MOVES, is_moving_pad
 from edgeopt.graph.qdq import Point, activation_points, array_of, other_quantizers, set_grid, weighted_nodes
 
-__all__ = ["is_nonnegative", "left_alone", "regrid", "unquantized_outputs", "upper_bound"]
+__all__ = ["float_on_purpose", "is_nonnegative", "left_alone", "regrid", "unquantized_outputs", "upper_bound"]
 
 _LEVELS = 255
 _MARGIN = 1 / 16  # of the seen span, on each side: unseen data reach a little further
@@ -137,6 +137,19 @@ def unquantized_outputs(model: ir.Model, runtime: str) -> list[Event]:
         )
         for node, _, dequantize in weighted_nodes(model.graph)
         if dequantize is not None and node.op_type == "Conv" and not _reaches_quantize(node)
+    ]
+
+
+def float_on_purpose(nodes: Sequence[ir.Node]) -> list[Event]:
+    """One event per layer that a dialect writes in float on int8 weights."""
+    return [
+        Event(
+            kind="note",
+            stage="dialect",
+            message=f"This {node.op_type} runs in float on int8 weights, as this form of the graph has it.",
+            node=node.metadata_props.get("edgeopt.node", node.name),
+        )
+        for node in nodes
     ]
 
 

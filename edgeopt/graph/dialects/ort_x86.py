@@ -6,12 +6,15 @@ point 0 of uint8. The kernels multiply uint8 by int8.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from edgeopt.graph.dialects.base import Rewrite
-from edgeopt.graph.dialects.grids import left_alone, regrid, unquantized_outputs
+from edgeopt.graph.dialects.grids import float_on_purpose, left_alone, regrid, unquantized_outputs
 from edgeopt.graph.passes.average_as_conv import AverageAsConv
 from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.float_stem import FloatStem
 from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
 from edgeopt.graph.passes.matmul_nbits import MatMulNBits
@@ -23,19 +26,29 @@ from edgeopt.graph.passes.widen_input import WidenInput
 __all__ = ["DIALECT", "OrtX86"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrtX86:
-    """uint8 activations on the full 8 bits of their range, Q/DQ moved next to the convolutions."""
+    """uint8 activations on the full 8 bits of their range, Q/DQ moved next to the convolutions.
 
-    name = "ort-x86"
+    Attributes:
+        float_stem: Whether the layers that read the model's input run in float.
+    """
+
+    name: str = "ort-x86"
+    float_stem: bool = False
 
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write every activation as uint8, then move Q/DQ to where ONNX Runtime looks for them."""
         run_passes(model, [FoldPad()])  # export has done it; a graph that came as ONNX is as it came
         same = regrid(model, "uint8")
+        stem = FloatStem()
+        if self.float_stem:
+            same = not run_passes(model, [stem]) and same
         same = not run_passes(model, [QuantizeBias()]) and same
         left = left_alone(model)  # before Pad comes to read integers
         run_passes(model, [HoistQuantize(), AverageAsConv(), WidenInput(), OwnZeroPoints(), MatMulNBits(), PackInt4()])
-        return Rewrite(same_points=same, events=(*left, *unquantized_outputs(model, "ONNX Runtime")))
+        events = (*left, *unquantized_outputs(model, "ONNX Runtime"), *float_on_purpose(stem.changed))
+        return Rewrite(same_points=same, events=events)
 
 
 DIALECT = OrtX86()

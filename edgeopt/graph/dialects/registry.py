@@ -23,6 +23,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
         "ort-wasm": "edgeopt.graph.dialects.ort_wasm:DIALECT",
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
+        "ort-x86-float-stem": "edgeopt.graph.dialects.ort_x86_float_stem:DIALECT",
         "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
         "tensorrt": "edgeopt.graph.dialects.tensorrt:DIALECT",
         "xnnpack": "edgeopt.graph.dialects.xnnpack:DIALECT",

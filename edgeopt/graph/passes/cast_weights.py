@@ -27,11 +27,13 @@ class CastWeights(ir.passes.InPlacePass):
 
     Args:
         slow: Whether the int8 kernel for a node with that weight (as stored) is slower than the float one.
+        integer_bias: Whether only layers are rewritten whose bias is DequantizeLinear's, for ONNX Runtime.
     """
 
-    def __init__(self, slow: Callable[[ir.Node, np.ndarray], bool]) -> None:
+    def __init__(self, slow: Callable[[ir.Node, np.ndarray], bool], *, integer_bias: bool = True) -> None:
         super().__init__()
         self._slow = slow
+        self._integer_bias = integer_bias
         self.changed: list[ir.Node] = []
         """The nodes that are float now, in order."""
 
@@ -40,7 +42,9 @@ class CastWeights(ir.passes.InPlacePass):
         self.changed = []
         for node, weight, dequantize in list(weighted_nodes(model.graph)):
             plain = node.op_type in ("Conv", "Gemm") and dequantize is not None and _is_plain(node, dequantize)
-            if dequantize is not None and plain and self._slow(node, weight) and _has_integer_bias(model.graph, node):
+            if dequantize is None or not plain or not self._slow(node, weight):
+                continue
+            if not self._integer_bias or _has_integer_bias(model.graph, node):
                 _rewrite(model.graph, node, dequantize, weight)
                 self.changed.append(node)
         return ir.passes.PassResult(model, modified=bool(self.changed))

@@ -1,0 +1,139 @@
+"""Which form of the quantization is the fastest for a model: some are so for some nets only, and only the device tells.
+
+One process differs from the next by several per cent (where its memory lies), so a form has to win in each of ``STARTS`` runs
+with processes of their own; the first run that it does not win ends its race.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeopt.bundle.document import DeviceInfo
+from edgeopt.core.engine import Engine
+from edgeopt.core.events import Event
+from edgeopt.core.fingerprint import hash_array
+from edgeopt.core.measurement import Measurement
+from edgeopt.pipeline import records
+from edgeopt.pipeline.context import RunContext
+from edgeopt.recipes.schema import Measure
+
+if TYPE_CHECKING:
+    from edgeopt.devices.base import Device
+
+__all__ = ["LEAST_GAIN", "STARTS", "Race", "run_race"]
+
+LEAST_GAIN = 0.01
+"""Of the time: a smaller gain is not worth another form, whatever its interval."""
+STARTS = 3
+_SAMPLES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """What is timed, and where.
+
+    Attributes:
+        engines: By form: the engine, and the content hash of what made it; the first is the one to beat.
+        sample: Real samples, one array [N, …] per input name.
+    """
+
+    context: RunContext
+    device: Device
+    info: DeviceInfo
+    engines: Mapping[str, tuple[Engine, str]]
+    sample: Mapping[str, np.ndarray]
+    config: Measure
+    batch: int
+
+
+def run_race(race: Race) -> tuple[str, tuple[Event, ...]]:
+    """Time forms against the first one.
+
+    Returns:
+        The form to take: one whose interval was faster by more than ``LEAST_GAIN`` in every start, of several the one with
+        the smallest median; else the first. And one event per other form.
+    """
+    first, *others = race.engines
+    seen: dict[str, list[Measurement]] = {form: [] for form in others}
+    left = list(others)
+    for start in range(STARTS):
+        if not left:
+            break
+        ratios = _times(race, first, left, start)
+        for form in list(left):
+            seen[form].append(ratios[form])
+            if not _is_faster(ratios[form]):
+                left.remove(form)
+    taken = min(left, key=lambda form: _median(seen[form]), default=first)
+    stage = f"compile {next(iter(race.engines.values()))[0].runtime}"
+    return taken, tuple(_told(stage, form, first, seen[form], taken) for form in others)
+
+
+def _is_faster(ratio: Measurement) -> bool:
+    return ratio.value is not None and ratio.interval is not None and ratio.interval.high < 1 - LEAST_GAIN
+
+
+def _median(ratios: list[Measurement]) -> float:
+    return statistics.median(ratio.value for ratio in ratios if ratio.value is not None)
+
+
+def _told(stage: str, form: str, first: str, ratios: list[Measurement], taken: str) -> Event:
+    words = ", ".join(_figure(ratio) for ratio in ratios)
+    outcome = "it is taken" if form == taken else f"{taken} is " + ("kept" if taken == first else "taken")
+    count = ratios[0].n if ratios else 0
+    return Event(
+        kind="note",
+        stage=stage,
+        message=f"The form {form} took {words} of the time of {first} ({len(ratios)} start{'s' * (len(ratios) > 1)} of {count}"
+        f" inferences): {outcome}.",
+    )
+
+
+def _figure(ratio: Measurement) -> str:
+    if ratio.value is None:
+        return f"no time ({ratio.reason})"
+    return f"{ratio.value:.3f}" + (f" [{ratio.interval.low:.3f}, {ratio.interval.high:.3f}]" if ratio.interval else "")
+
+
+def _times(race: Race, first: str, others: list[str], start: int) -> dict[str, Measurement]:
+    """The ratio of p50 to that of ``first``, of each other form, from processes of this start's own."""
+    from edgeopt.measure.latency import latency_ratio, measure_latency
+
+    engines = {form: race.engines[form] for form in (first, *others)}
+    samples = min(race.config.latency_samples, _SAMPLES)
+    config = race.config.model_copy(
+        update={"batch_sizes": (), "scenarios": ("single-stream",), "latency_samples": samples, "precision": None}
+    )
+
+    def build(folder: Path) -> None:
+        made = measure_latency(
+            race.device,
+            {form: engine for form, (engine, _) in engines.items()},
+            sample=race.sample,
+            config=config,
+            batch=race.batch,
+            progress=race.context.progress,
+            seed=race.context.seed + start,
+            cold_starts=1,
+        )
+        ratios = {form: latency_ratio(made[form], made[first], seed=race.context.seed) for form in others}
+        records.write(folder / "ratios.json", dict[str, Measurement], ratios)
+
+    key = {
+        "engines": {form: key for form, (_, key) in engines.items()},
+        "start": start,
+        "config": config.model_dump(mode="json"),
+        "batch": race.batch,
+        "sample": {name: hash_array(array) for name, array in race.sample.items()},
+        "device": race.info.model_dump(mode="json", exclude={"conditions"}),
+        "seed": race.context.seed,
+    }
+    runtime = engines[first][0].runtime
+    folder = race.context.stage("forms", f"time forms on {runtime}", key, build)
+    return records.read(folder / "ratios.json", dict[str, Measurement])
