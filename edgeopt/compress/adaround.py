@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 
 from edgeopt.compress.calibrate import Feed
 from edgeopt.compress.evaluate import Quantized
+from edgeopt.compress.frontier import Frontier
 from edgeopt.compress.layers import Layer
 from edgeopt.compress.observers import WeightObserver
 from edgeopt.compress.patches import patches, weight_matrix
@@ -37,14 +38,6 @@ class LayerGain:
     chosen: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Runs:
-    """The same graph as it will be, and in float."""
-
-    quantized: Quantized
-    reference: Quantized
-
-
 def adaround(
     prepared: GraphModule, layers: Sequence[Layer], feed: Feed, config: AdaRound, progress: ProgressListener
 ) -> dict[str, LayerGain]:
@@ -55,7 +48,7 @@ def adaround(
     Args:
         prepared: With fixed ranges.
         layers: As ``find_layers`` judged them.
-        feed: Calibration samples; the first ``config.samples`` are read, twice per layer.
+        feed: Calibration samples; the first ``config.samples`` are read.
         config: The recipe's.
         progress: Told about each layer.
 
@@ -64,13 +57,13 @@ def adaround(
     """
     wanted = {layer.node for layer in layers if layer.quantized and layer.op in ("conv", "linear")}
     nodes = [n for n in prepared.graph.nodes if n.name in wanted and _observer(prepared, n) is not None]
-    runs = _Runs(quantized=Quantized(prepared), reference=Quantized(prepared, quantize=False))
+    frontier = Frontier(prepared, feed, config.samples)
     gains = {}
     for done, node in enumerate(nodes, 1):
         observer = _observer(prepared, node)
         if observer is not None and len(node.args[1].users) == 1:
-            gains[node.name] = _round_layer(node, observer, runs, feed, config)
-            runs.quantized.forget(str(node.args[1].target))
+            gains[node.name] = _round_layer(node, observer, frontier, config)
+            frontier.renew(node)
         progress(Progress(stage="round weights", done=done, total=len(nodes)))
     return gains
 
@@ -114,10 +107,10 @@ def round_to_output(
     return chosen
 
 
-def _round_layer(node: Node, observer: WeightObserver, runs: _Runs, feed: Feed, config: AdaRound) -> LayerGain:
-    weight, gram, wanted, power, rows = _statistics(node, runs, feed, config.samples)
+def _round_layer(node: Node, observer: WeightObserver, frontier: Frontier, config: AdaRound) -> LayerGain:
+    weight, gram, wanted, power, rows = _statistics(node, frontier)
     groups, outputs, terms = weight.shape
-    stored, scale = observer.encode(_weight_of(node, runs.reference))
+    stored, scale = observer.encode(_weight_of(node, frontier.reference))
     steps = (scale if observer.per_channel else scale.expand(groups * outputs)).double().reshape(groups, outputs, 1)
     nearest = stored.double().reshape(weight.shape)
     # the damping pulls towards the float weights: as if inputs of that power, all different, were seen as well
@@ -143,23 +136,16 @@ def _weight_of(node: Node, reference: Quantized) -> torch.Tensor:
     return value.detach()
 
 
-def _statistics(
-    node: Node, runs: _Runs, feed: Feed, samples: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, int]:
+def _statistics(node: Node, frontier: Frontier) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, int]:
     """The weight [G, O, K], Σ x·xᵀ [G, K, K], Σ x·yᵀ [G, K, O], Σ y² and how many rows, in float64."""
-    raw = _weight_of(node, runs.reference)
+    raw = _weight_of(node, frontier.reference)
     weight = weight_matrix(node, raw)
     groups, outputs, terms = weight.shape
     gram = torch.zeros(groups, terms, terms, dtype=torch.float64)
     wanted = torch.zeros(groups, terms, outputs, dtype=torch.float64)
-    power, rows, seen = 0.0, 0, 0
-    for inputs, count in feed.batches():
-        count = min(count, samples - seen)  # noqa: PLW2901
-        if count <= 0:
-            break
-        seen += count
-        mine, theirs = runs.quantized.until(node, inputs)[0], runs.reference.until(node, inputs)[0]
-        for x, original in zip(patches(node, mine[:count], raw), patches(node, theirs[:count], raw), strict=True):
+    power, rows = 0.0, 0
+    for mine, theirs in frontier.inputs(node):
+        for x, original in zip(patches(node, mine, raw), patches(node, theirs, raw), strict=True):
             y = original @ weight.transpose(1, 2)
             gram += (x.transpose(1, 2) @ x).double()
             wanted += (x.transpose(1, 2) @ y).double()

@@ -46,6 +46,20 @@ class Quantized(Interpreter):
         """Take that weight's rounding anew at its next use."""
         self._weights.pop(observer, None)
 
+    def advance(self, env: dict[Node, Any], start: int, stop: int, inputs: Sequence[torch.Tensor]) -> None:
+        """Run the nodes at positions ``start`` to ``stop``, the latter not; ``env`` has what was computed before, and goes on.
+
+        Args:
+            env: Empty where ``start`` is 0; afterwards the values that nodes from ``stop`` on read.
+        """
+        self.env, self.args_iter = env, iter(inputs)
+        nodes: Any = self.module.graph.nodes  # type: ignore[union-attr]
+        for each in list(nodes)[start:stop]:
+            env[each] = self.run_node(each)
+            for done in self.user_to_last_uses.get(each, ()):
+                env.pop(done, None)
+        self.env = {}
+
     def until(self, node: Node, inputs: Sequence[torch.Tensor]) -> tuple[Any, Any]:
         """What argument 0 and argument 1 of ``node`` are on ``inputs``; nothing behind them is computed."""
         needed = _ancestors(node)

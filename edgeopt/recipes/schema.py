@@ -92,7 +92,7 @@ class AdaRound(_Frozen):
     """
 
     use: Use
-    samples: Annotated[int, Field(ge=1)] = 128
+    samples: Annotated[int, Field(ge=1)] = 256
     damping: Annotated[float, Field(ge=0)] = 0.01
 
 
