@@ -44,7 +44,7 @@ def notes(samples: int) -> str:
         "process per engine, the same session options, blocks of all engines of a net taken in turns; warm-up is not "
         "timed. ONNX Runtime gets each file as its tool wrote it, OpenVINO at a static batch of 1. × edgeopt: median "
         f"over the median of edgeopt's fastest row of the table, above 1 is slower. {RULE} quantize: the peer's own "
-        "call, imports and files excluded; edgeopt: the wall time of its quantize stages, with the export to ONNX and "
+        "call, imports and files excluded; edgeopt: the wall time of its quantize stages, imports excluded, with the export to ONNX and "
         "the parity checks; † from an earlier run of the script."
     )
 

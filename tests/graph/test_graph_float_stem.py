@@ -116,3 +116,29 @@ def test_onnx_runtime_runs_all_but_the_first_convolution_in_int8(case, tmp_path)
     assert [event.kind for event in forms[1].events if "this form" in event.message] == ["note"]
     convolutions = [node for node in load_onnx(forms[1].path).graph if node.op_type == "Conv"]
     assert convolutions[0].inputs[0].is_graph_input()
+
+
+RECURRENT = """
+g (float[N, 2, 6] x) => (float[N, 3] y) {
+    x_q = QuantizeLinear(x, s, z) x_d = DequantizeLinear(x_q, s, z) w_d = DequantizeLinear(w, t, z)
+    a = Conv(x_d, w_d) r = Relu(a) r_q = QuantizeLinear(r, s, z) r_d = DequantizeLinear(r_q, s, z)
+    m = Transpose<perm=[2, 0, 1]>(r_d) c = GRU<hidden_size=5>(m, p, q) k = Squeeze(c, one) e = ReduceMean<keepdims=0>(k, none)
+    e_q = QuantizeLinear(e, s, z) e_d = DequantizeLinear(e_q, s, z) h_d = DequantizeLinear(h, t, z)
+    y = Gemm<transB=1>(e_d, h_d)
+}"""
+
+
+@pytest.mark.parametrize(("width", "left"), [(3, []), (2000, ["e"])])
+def test_around_a_recurrent_cell_a_small_last_layer_is_float_too(width, left):
+    constants = {
+        **{name: WEIGHTS[name] for name in "szt"},
+        "w": np.full((4, 2, 3), 3, np.int8),
+        "p": np.ones((1, 15, 4), np.float32),
+        "q": np.ones((1, 15, 5), np.float32),
+        "h": np.full((width, 5), 2, np.int8),
+        "one": np.array([1], np.int64),
+        "none": np.array([0], np.int64),
+    }
+    model = build(RECURRENT.replace("float[N, 3] y", f"float[N, {width}] y"), constants)
+    FloatStem()(model)
+    assert tensors(model) == left
