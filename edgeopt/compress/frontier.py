@@ -61,8 +61,10 @@ class Frontier:
         stop, used = self._positions[node], 0
         for batch in self._batches:
             mine, theirs = self._at_node(batch, node, stop)
-            used += _nbytes(batch.quantized) + _nbytes(batch.reference)
-            if used > self._kept_bytes and batch.held:
+            held = _nbytes(batch.quantized) + _nbytes(batch.reference)
+            if used + held <= self._kept_bytes:
+                used += held
+            elif batch.held:
                 batch.held, batch.quantized, batch.reference = False, {}, {}
             yield mine[: batch.count], theirs[: batch.count]
         self._at = stop

@@ -137,22 +137,36 @@ def run_exporter(
         if len(specs) != len(names):
             raise GraphError(f"The program has {len(names)} {kind}s.", got=f"{len(specs)} specifications")
     try:
-        with _quiet():
-            exported = torch.onnx.export(
-                spare_decomposition(program),
-                (),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[spec.name for spec in inputs],
-                output_names=[spec.name for spec in outputs],
-                optimize=simplify,
-                verbose=False,
-            )
-    except Exception as error:  # torch raises many kinds; all of them mean that this model cannot be exported
-        raise GraphError("torch cannot export the model to ONNX.", got=_root_line(error), fix=_WAYS_OUT) from error
+        exported = _exported(spare_decomposition(program), inputs, outputs, opset=opset, simplify=simplify)
+    except Exception:  # noqa: BLE001 - an operation that only tracing takes apart, or one that ONNX has not: tracing tells
+        try:
+            exported = _exported(program, inputs, outputs, opset=opset, simplify=simplify)
+        except Exception as error:  # torch raises many kinds; all of them mean that this model cannot be exported
+            raise GraphError("torch cannot export the model to ONNX.", got=_root_line(error), fix=_WAYS_OUT) from error
     if exported is None or exported.exported_program is None:
         raise GraphError("torch returned no ONNX program.", fix=_WAYS_OUT)
     return exported.model, exported.exported_program
+
+
+def _exported(
+    program: ExportedProgram,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    opset: int,
+    simplify: bool,
+) -> torch.onnx.ONNXProgram | None:
+    with _quiet():
+        return torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+            optimize=simplify,
+            verbose=False,
+        )
 
 
 @contextmanager
