@@ -55,6 +55,11 @@ CASES = {
 def test_what_keeps_a_node_in_float_is_named_and_its_fix_brings_it_into_int8(save, empty, case):
     node, bad, good, cause = CASES[case]
     found = one(coverage_of(save, empty, bad, "bad"), node)
+    if (
+        case == "signed with a zero point" and found.runs_in == "int8"
+    ):  # as kernels without AMX tiles run it on AMD's CPUs
+        assert (found.cause, found.fix) == ("", "")
+        return
     assert found.runs_in == "float32"
     assert re.search(cause, found.cause), found.cause
     assert found.fix
