@@ -99,13 +99,12 @@ def _faster(
         if form == planned.dialect:
             continue
         other = attempt(form)
-        loss = _loss_db(chosen, other)
-        if other.failure or loss > _FORM_LOSS_DB or other.built.engine is None or trials[form].stand_in:
-            why = other.failure or f"it is {loss:.1f} dB further from FP32"
-            message = f"The form {form} is not timed: {why}."
+        engine, why = other.built.engine, _why_not_timed(bench, chosen, other)
+        if engine is None or why or trials[form].stand_in:
+            message = f"The form {form} is not timed: {why or 'it does not run here'}."
             events.append(Event(kind="note", stage=f"compile {planned.id}", message=message))
         else:
-            engines[form] = other.built.engine, trials[form].key
+            engines[form] = engine, trials[form].key
     if len(engines) > 1:
         sample = {spec.name: array for spec, array in zip(trial.engine.inputs, bench.samples.arrays, strict=True)}
         race = Race(
@@ -122,6 +121,20 @@ def _faster(
     trial.built = dataclasses.replace(trial.built, events=[*trial.built.events, *events])
     bench.context.note([event for event in events if event not in bench.context.events])
     return trial
+
+
+def _why_not_timed(bench: Bench, first: Attempt, other: Attempt) -> str:
+    """Why a form may not be taken however fast it is; empty where it may."""
+    if other.failure:
+        return other.failure
+    wanted, loss = bench.plan.recipe.limits.int8_macs, _loss_db(first, other)
+    if loss > _FORM_LOSS_DB:
+        return f"it is {loss:.1f} dB further from FP32"
+    engine = other.built.engine
+    share = None if engine is None or engine.coverage is None else engine.coverage.int8_macs_pct
+    if wanted is not None and share is not None and share < 100 * wanted:
+        return f"{share:.1f} % of its multiplications are in int8, and limits.int8_macs asks for {100 * wanted:g} %"
+    return ""
 
 
 def _loss_db(first: Attempt, other: Attempt) -> float:
