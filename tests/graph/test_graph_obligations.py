@@ -11,10 +11,12 @@ from obligation_nets import NETS, quantized
 
 from edgeopt.graph.dialects import DIALECTS, apply_dialect
 from edgeopt.graph.dialects.base import ENOUGH_DB, OBLIGATION_DB, REPAIR_DB
+from edgeopt.targets.host import detect_host
 
 # What comes first runs always; the full cross product is the long tier's.
 MATRIX = [pytest.param(net, id=net, marks=[] if index == 0 else [pytest.mark.long]) for index, net in enumerate(NETS)]
 FORMS = [name for name in DIALECTS if name != "float"]
+TILES = "amx_int8" in detect_host().features
 
 
 def sqnr(reference, output):
@@ -54,7 +56,9 @@ def test_every_dialect_and_every_runtime_keeps_the_quantization(net, tmp_path):
             goal = min(sqnr(reference, neutral), ENOUGH_DB + OBLIGATION_DB) - repaired
             lost[name, kind] = goal - sqnr(reference, written)
             engines = {"onnxruntime": run_optimized(result.path, {"x": x})["y"], "openvino": None}
-            if name in ("openvino", "openvino-amx", "neutral"):
+            # Without AMX tiles OpenVINO 2026.4 computes the neutral form of nets that concatenate wrongly (on AMD's CPUs, by
+            # 12 to 34 dB); its own forms it computes rightly, and a compile holds each artifact against another runtime.
+            if name in ("openvino", "openvino-amx") or (name == "neutral" and TILES):
                 engines["openvino"] = run_openvino(result.path, x)
             for runtime, got in engines.items():
                 # On x86 ONNX Runtime reads ARM's form in float, and OpenVINO's has no int32 bias: all compute the same.
