@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
-from edgeopt.graph.decomposed import spare_decomposition
+from edgeopt.graph.export_decomposed import spare_decomposition
 from edgeopt.graph.export_names import mark_nodes, place_ranges, place_weight_bits
 from edgeopt.graph.export_shapes import name_shapes
 from edgeopt.graph.io import save_checked

@@ -12,8 +12,8 @@ from graph_nets import run_reference
 from torch import nn
 
 from edgeopt.graph import export
-from edgeopt.graph.decomposed import spare_decomposition
 from edgeopt.graph.export import export_onnx
+from edgeopt.graph.export_decomposed import spare_decomposition
 
 
 def table_of(program):
