@@ -104,6 +104,8 @@ def measure_speed(
     sample: Mapping[str, np.ndarray],
     config: Measure,
     batch: int,
+    cold_starts: int = 3,
+    label: str = "measure",
 ) -> dict[str, Figures]:
     """Latency, throughput, cold start, memory and size of engines, interleaved, each in a fresh process.
 
@@ -111,6 +113,8 @@ def measure_speed(
         engines: By candidate id: the engine, and the content hash of what made it.
         references: Candidate id → the id of its FP32 reference, for the ratio of latencies.
         sample: Real samples, one array [N, …] per input name.
+        cold_starts: Fresh processes per engine.
+        label: Of the stage.
     """
     from edgeopt.measure.latency import latency_ratio, measure_latency
 
@@ -123,6 +127,7 @@ def measure_speed(
             batch=batch,
             progress=context.progress,
             seed=context.seed,
+            cold_starts=cold_starts,
         )
         when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         figures = {}
@@ -140,8 +145,9 @@ def measure_speed(
         "sample": {name: hash_array(array) for name, array in sample.items()},
         "device": info.model_dump(mode="json", exclude={"conditions"}),
         "seed": context.seed,
+        "cold_starts": cold_starts,
     }
-    folder = context.stage("measure", "measure", inputs, build)
+    folder = context.stage("measure", label, inputs, build)
     return records.read(folder / "figures.json", dict[str, Figures])
 
 

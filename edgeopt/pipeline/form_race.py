@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +16,9 @@ import numpy as np
 from edgeopt.bundle.document import DeviceInfo
 from edgeopt.core.engine import Engine
 from edgeopt.core.events import Event
-from edgeopt.core.fingerprint import hash_array
-from edgeopt.core.measurement import Measurement
-from edgeopt.pipeline import records
+from edgeopt.core.measurement import Measurement, not_measured
 from edgeopt.pipeline.context import RunContext
+from edgeopt.pipeline.evidence import Figures, measure_speed
 from edgeopt.recipes.schema import Measure
 
 if TYPE_CHECKING:
@@ -103,37 +101,26 @@ def _figure(ratio: Measurement) -> str:
 
 def _times(race: Race, first: str, others: list[str], start: int) -> dict[str, Measurement]:
     """The ratio of p50 to that of ``first``, of each other form, from processes of this start's own."""
-    from edgeopt.measure.latency import latency_ratio, measure_latency
-
     engines = {form: race.engines[form] for form in (first, *others)}
     samples = min(race.config.latency_samples, _SAMPLES)
     config = race.config.model_copy(
         update={"batch_sizes": (), "scenarios": ("single-stream",), "latency_samples": samples, "precision": None}
     )
+    figures = measure_speed(
+        replace(race.context, seed=race.context.seed + start),  # another order of the turns, and a stage of its own
+        race.device,
+        race.info,
+        engines,
+        references=dict.fromkeys(others, first),
+        sample=race.sample,
+        config=config,
+        batch=race.batch,
+        cold_starts=1,
+        label=f"time forms on {engines[first][0].runtime}",
+    )
+    return {form: _ratio(figures[form]) for form in others}
 
-    def build(folder: Path) -> None:
-        made = measure_latency(
-            race.device,
-            {form: engine for form, (engine, _) in engines.items()},
-            sample=race.sample,
-            config=config,
-            batch=race.batch,
-            progress=race.context.progress,
-            seed=race.context.seed + start,
-            cold_starts=1,
-        )
-        ratios = {form: latency_ratio(made[form], made[first], seed=race.context.seed) for form in others}
-        records.write(folder / "ratios.json", dict[str, Measurement], ratios)
 
-    key = {
-        "engines": {form: key for form, (_, key) in engines.items()},
-        "start": start,
-        "config": config.model_dump(mode="json"),
-        "batch": race.batch,
-        "sample": {name: hash_array(array) for name, array in race.sample.items()},
-        "device": race.info.model_dump(mode="json", exclude={"conditions"}),
-        "seed": race.context.seed,
-    }
-    runtime = engines[first][0].runtime
-    folder = race.context.stage("forms", f"time forms on {runtime}", key, build)
-    return records.read(folder / "ratios.json", dict[str, Measurement])
+def _ratio(figures: Figures) -> Measurement:
+    found = next((m for m in figures.measurements if m.name == "latency_ratio"), None)
+    return found or not_measured("latency_ratio", "1", figures.failed)
