@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from edgeopt.bundle.document import TrialRow
 from edgeopt.compress.base import LayerDecision, StepResult
 from edgeopt.compress.layers import Layer
+from edgeopt.compress.lift import lift
 from edgeopt.compress.normalize import BATCH_NORMS, CONVS
 from edgeopt.compress.observers import CHANNELS_KEY, RANGE_KEY
 from edgeopt.compress.prepare import Session
@@ -46,7 +47,10 @@ def finish(
         trials: What each technique brought.
     """
     model, context, config, layers = session.model, session.context, session.config, session.layers
-    quantized = export_again(converted, session.program, model.inputs)
+    converted.graph.eliminate_dead_code()
+    quantized = lift(converted, session.program, model.inputs)
+    if quantized is None:
+        quantized = export_again(converted, session.program, model.inputs)
     names = match_nodes(converted, quantized)
     return StepResult(
         model=dataclasses.replace(

@@ -18,6 +18,7 @@ from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
 from edgeopt.core.spec import TensorSpec
 from edgeopt.graph.export_decomposed import spare_decomposition
+from edgeopt.graph.export_known import known
 from edgeopt.graph.export_names import mark_nodes, place_ranges, place_weight_bits
 from edgeopt.graph.export_shapes import name_shapes
 from edgeopt.graph.io import save_checked
@@ -137,7 +138,8 @@ def run_exporter(
         if len(specs) != len(names):
             raise GraphError(f"The program has {len(names)} {kind}s.", got=f"{len(specs)} specifications")
     try:
-        exported = _exported(spare_decomposition(program), inputs, outputs, opset=opset, simplify=simplify)
+        with known():
+            exported = _exported(spare_decomposition(program), inputs, outputs, opset=opset, simplify=simplify)
     except Exception:  # noqa: BLE001 - an operation that only tracing takes apart, or one that ONNX has not: tracing tells
         try:
             exported = _exported(program, inputs, outputs, opset=opset, simplify=simplify)

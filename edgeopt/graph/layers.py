@@ -49,7 +49,7 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
     signal, noise = np.zeros(len(layers)), np.zeros(len(layers))
     is_open = samples_at_a_time(before, 0) == 0
     wanted = [[output for _, output, _ in each] for each in (layers, quantized)]
-    with tapped(float_onnx, wanted[0]) as one, tapped(int8_onnx, wanted[1]) as other:
+    with tapped(before, wanted[0]) as one, tapped(after, wanted[1]) as other:
         start, size = 0, samples_at_a_time(before, _SAMPLES)
         count = min(len(array) for array in inputs.values())
         last = count if is_open or count < size else count - count % size
@@ -57,9 +57,10 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
             few = {name: array[start : start + size] for name, array in inputs.items()}
             expected, actual = run(one, few), run(other, few)
             for index, (mine, theirs) in enumerate(zip(*wanted, strict=True)):
-                reference = expected[mine].astype(np.float64)
-                signal[index] += np.square(reference).sum()
-                noise[index] += np.square(reference - actual[theirs]).sum()
+                reference = expected[mine].ravel()
+                difference = reference - actual[theirs].ravel()
+                signal[index] += np.dot(reference, reference)
+                noise[index] += np.dot(difference, difference)
             start += size
             if is_open:  # each run opens the graph anew: as many samples as the room allows
                 each = sum(values.nbytes for values in (*expected.values(), *actual.values())) / size

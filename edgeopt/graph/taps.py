@@ -36,21 +36,26 @@ def tap(path: Path, names: Iterable[str], inputs: Mapping[str, np.ndarray], run:
 
 
 @contextmanager
-def tapped(path: Path, names: Iterable[str]) -> Iterator[Path]:
+def tapped(source: Path | ir.Model, names: Iterable[str]) -> Iterator[Path]:
     """The graph with the values of these names as outputs besides its own, as a file for as long as it is wanted.
+
+    Args:
+        source: A file; or a model, which is changed.
+        names: Of float32 values.
 
     Raises:
         GraphError: A name is no value of the graph.
     """
-    model = load_onnx(path)
-    values = {value.name: value for value in float_values(model)}
+    model = load_onnx(source) if isinstance(source, Path) else source
     outputs = {value.name for value in model.graph.outputs}
-    for name in names:
-        if name in outputs:
-            continue
-        if name not in values:
+    wanted = [name for name in names if name not in outputs]
+    made = {value.name: value for node in model.graph for value in node.outputs}
+    if any(name in made and made[name].dtype is None for name in wanted):
+        float_values(model)
+    for name in wanted:
+        if name not in made or made[name].dtype != ir.DataType.FLOAT:
             raise GraphError("The graph has no float32 value of that name.", got=name)
-        model.graph.outputs.append(values[name])
+        model.graph.outputs.append(made[name])
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         file = Path(folder) / "tapped.onnx"
         save_onnx(model, file)

@@ -25,6 +25,8 @@ __all__ = ["load_program", "load_stored", "save_model"]
 
 _FACTS, _PROGRAM, _ONNX = "model.json", "program.pt2", "onnx"
 _VERSION = 1
+_MOST_KEPT = 256 * 2**20  # bytes of a program that is kept in memory
+_RECENT: dict[str, ExportedProgram] = {}  # the last one, by the hash of its file
 
 
 def save_model(model: TrainedModel, directory: Path) -> None:
@@ -87,12 +89,15 @@ def load_stored(directory: Path, *, with_program: bool) -> TrainedModel:
 def load_program(directory: Path) -> ExportedProgram:
     """Load the program that `save_model` wrote.
 
-    It is edgeopt's own file: its hash is compared, it is not scanned as a user's file is.
+    It is edgeopt's own file: its hash is compared, it is not scanned as a user's file is. The last one is kept in memory, as
+    stage after stage wants it; each caller gets a program and weights of its own.
 
     Raises:
         ModelError: The folder holds no program, or the file changed since.
     """
     import torch  # noqa: PLC0415  the facts are read without it
+
+    from edgeopt.model.copies import copied_program  # noqa: PLC0415  likewise
 
     files = _facts(directory)["files"]
     path = directory / _PROGRAM
@@ -102,8 +107,14 @@ def load_program(directory: Path) -> ExportedProgram:
             got=str(path),
             fix="Remove the folder, and load the model again.",
         )
-    with quiet():
-        return torch.export.load(path)
+    if files[_PROGRAM] not in _RECENT:
+        with quiet():
+            program = torch.export.load(path)
+        if path.stat().st_size > _MOST_KEPT or any(node.op == "get_attr" for node in program.graph.nodes):
+            return program
+        _RECENT.clear()
+        _RECENT[files[_PROGRAM]] = program
+    return copied_program(_RECENT[files[_PROGRAM]])
 
 
 def _save_program(program: ExportedProgram, path: Path) -> Path:

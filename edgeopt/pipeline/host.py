@@ -50,7 +50,10 @@ def _open(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarr
 
 def _static_batch(path: Path) -> int | None:
     """The first dimension of the first input, or None where it is dynamic."""
-    from edgeopt.graph.facts import graph_facts
+    import onnx
 
-    batch = graph_facts(path).inputs[0].batch
-    return batch if isinstance(batch, int) else None
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = (value for value in graph.input if value.name not in constants)
+    dims = next(inputs).type.tensor_type.shape.dim
+    return dims[0].dim_value if dims and dims[0].HasField("dim_value") else None

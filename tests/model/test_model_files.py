@@ -192,6 +192,18 @@ class TestStore:
         with pytest.raises(ModelError, match="missing or was changed"):
             load_program(tmp_path / "stored")
 
+    def test_each_caller_gets_a_program_of_its_own(self, tmp_path, mlp):
+        program = torch.export.export(mlp, (torch.randn(2, 20),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        save_model(load_model(program), tmp_path / "stored")
+        first, second = load_program(tmp_path / "stored"), load_program(tmp_path / "stored")
+        assert [n.name for n in first.graph.nodes] == [n.name for n in second.graph.nodes]
+        expected = reference_outputs(second, [np.ones((3, 20), np.float32)])
+        for tensor in first.state_dict.values():
+            tensor.data.zero_()
+        first.graph.erase_node(first.graph.output_node())
+        for again in (second, load_program(tmp_path / "stored")):
+            np.testing.assert_array_equal(reference_outputs(again, [np.ones((3, 20), np.float32)]), expected)
+
     def test_a_folder_that_is_no_stored_model(self, tmp_path, archive):
         with pytest.raises(ModelError, match="not a stored model"):
             load_stored(tmp_path, with_program=False)
