@@ -64,8 +64,16 @@ class Own:
 
     @property
     def seconds(self) -> list[float]:
-        """The wall time of the stages that quantize: calibration, export of the int8 graph, its parity checks."""
-        return [sum(wall for name, wall in run.items() if name.startswith("quantize")) for run in self.stages]
+        """The wall time of quantization: calibration, conversion, export of the int8 graph."""
+        return self._seconds("quantize")
+
+    @property
+    def checks(self) -> list[float]:
+        """The wall time of what edgeopt then does and no peer: the graph against PyTorch and FP32, layer by layer."""
+        return self._seconds("check int8")
+
+    def _seconds(self, stage: str) -> list[float]:
+        return [sum(wall for name, wall in run.items() if name.startswith(stage)) for run in self.stages]
 
 
 def quantize_with(peer: str, variant: str, net: Net, work: Path, *, runs: int) -> Artifact:

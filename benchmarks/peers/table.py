@@ -69,7 +69,10 @@ def to_json(
         "test_samples": len(net.test),
         "rows": [_row_json(row) for row in rows],
         "verdicts": {runtime: vars(judge(rows, runtime)) for runtime in RUNTIMES},
-        "edgeopt": {recipe: {"quantize_s": own.seconds, "stages_s": own.stages} for recipe, own in owns.items()},
+        "edgeopt": {
+            recipe: {"quantize_s": own.seconds, "checks_s": own.checks, "stages_s": own.stages}
+            for recipe, own in owns.items()
+        },
         "peers": [
             {
                 "peer": artifact.peer,
@@ -147,13 +150,13 @@ def _compile_time(net: Net, rows: Sequence[Row], owns: Mapping[str, Own]) -> str
     timed = [a for a in peers.values() if PEERS[a.peer].variants[a.variant].timed and a.seconds]
     parts = []
     for recipe, own in owns.items():
-        mine = median(own.seconds)
+        mine, checked = median(own.seconds), median([a + b for a, b in zip(own.seconds, own.checks, strict=True)])
         for artifact in timed:
             theirs = median(artifact.seconds)
-            if mine and theirs:
+            if mine and checked and theirs:
                 parts.append(
-                    f"edgeopt {recipe} {mine:.2f} s / {artifact.title} {theirs:.2f} s = {mine / theirs:.2f} "
-                    f"(n={len(own.seconds)} and {len(artifact.seconds)}{', † the latter' if artifact.earlier else ''})"
+                    f"edgeopt {recipe} {mine:.2f} s, {checked:.2f} s with its checks / {artifact.title} {theirs:.2f} s = "
+                    f"{mine / theirs:.2f}, {checked / theirs:.2f} (n={len(own.seconds)} and {len(artifact.seconds)}{', † the latter' if artifact.earlier else ''})"
                 )
     return f"Time to quantize {net.name} with {net.samples} samples: " + ("; ".join(parts) or "not compared") + "."
 

@@ -136,15 +136,20 @@ def _set_value(node: Node, mode: FakeTensorMode, tensors: Mapping[Node, tuple[st
     if node in tensors:
         node.meta["val"] = mode.from_tensor(tensors[node][1], static_shapes=True)
     elif node.op == "call_function" and not _is_known(node, mode):
-        arguments: Any
-        arguments, named = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
         with mode:
-            if str(node.target).startswith(_QUANTIZE):
-                node.meta["val"] = torch.empty_like(arguments[0], dtype=arguments[5])
-            elif str(node.target).startswith(_DEQUANTIZE):
-                node.meta["val"] = torch.empty_like(arguments[0], dtype=torch.float32)
-            else:
-                node.meta["val"] = node.target(*arguments, **named)  # type: ignore[operator]
+            node.meta["val"] = _value(node)
+
+
+def _value(node: Node) -> Any:
+    target: Any = node.target
+    source: Any = node.args[0]
+    if str(target).startswith(_QUANTIZE):
+        return torch.empty_like(source.meta["val"], dtype=torch.int8)
+    if str(target).startswith(_DEQUANTIZE):
+        of_a_weight = not str(source.target).startswith(_QUANTIZE)
+        return torch.empty_like(source.meta["val"], dtype=torch.float32) if of_a_weight else source.args[0].meta["val"]
+    arguments, named = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    return target(*arguments, **named)
 
 
 def _is_known(node: Node, mode: FakeTensorMode) -> bool:

@@ -48,9 +48,10 @@ class RunContext:
     pruned: list[PrunedSection] = field(default_factory=list)
     deadline: float | None = None
     _running: str = ""
+    _told: float = 0.0  # seconds of the rows that were recorded within the running stage
 
     def stage(self, kind: str, label: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Path:
-        """Find or make a stage's result, and record its time.
+        """Find or make a stage's result, and record its time but for what was recorded within it.
 
         Args:
             kind: The cache's name for this kind of stage.
@@ -62,14 +63,16 @@ class RunContext:
             The stage's folder, to be read only.
         """
         outer, self._running = self._running, label
+        before, self._told = self._told, 0.0
         self.listener(Progress(stage=label, done=0, total=None))
         try:
             outcome = self.cache.stage(kind, inputs, build)
         finally:
-            self._running = outer
+            self._running, within = outer, self._told
+            self._told += before
         self.listener(Progress(stage=label, done=1, total=1))
         _log.info("%s: %.2f s%s", label, outcome.wall_s, " (cached)" if outcome.cached else "")
-        self.record(label, outcome.wall_s, cached=outcome.cached)
+        self.record(label, outcome.wall_s - within, cached=outcome.cached)
         return outcome.directory
 
     def progress(self, progress: Progress) -> None:
@@ -79,7 +82,8 @@ class RunContext:
         self.listener(progress)
 
     def record(self, label: str, seconds: float, *, cached: bool = False) -> None:
-        """Note the time of a stage; one that is found again in the same run has its row already."""
+        """Note the time of a stage or of a part of it; one that is found again in the same run has its row already."""
+        self._told += seconds
         if cached and any(row.name == label for row in self.stages):
             return
         wall = Measurement(name="wall_s", value=seconds, unit="s", n=1, device=self.host, conditions={"cached": cached})

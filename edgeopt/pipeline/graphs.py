@@ -231,8 +231,6 @@ def _export_quantized(
     program = result.model.program
     if program is None:
         raise GraphError("The quantize step returned no program.")
-    quantized = reference_outputs(program, samples.arrays)
-    demand_finite(quantized, "The quantized model's outputs", samples.rows, samples.origin)
     exported = export_onnx(
         program,
         loaded.model.inputs,
@@ -245,6 +243,9 @@ def _export_quantized(
         simplify=plan.recipe.export.simplify,
         dynamic_batch=plan.recipe.export.dynamic_batch,
     )
+    made = time.perf_counter()
+    quantized = reference_outputs(program, samples.arrays)
+    demand_finite(quantized, "The quantized model's outputs", samples.rows, samples.origin)
     outputs = run_onnx(path, named)
     held = partial(_compare, base.reference, plan=plan, samples=samples, kind="int8", whose=base.whose)
     in_torch = held(quantized, stage="quantize (PyTorch)")
@@ -265,6 +266,7 @@ def _export_quantized(
     _demand(in_torch, lambda: _worst(layers))
     _demand(on_graph, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
     _demand(same, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
+    context.record(f"check {config.precision} against {loaded.name}{plan.mark}", time.perf_counter() - made)
     calibration = {
         "data": data.name,
         "split": "calibration",
