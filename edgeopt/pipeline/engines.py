@@ -17,6 +17,7 @@ from edgeopt.pipeline.coverage import with_macs
 from edgeopt.pipeline.graphs import Graph
 from edgeopt.pipeline.plan import Plan, PlannedCandidate
 from edgeopt.pipeline.sparsity import sparsity_events
+from edgeopt.targets.load import find_target
 from edgeopt.targets.schema import Precision, RuntimeRules
 
 __all__ = ["Built", "Witness", "build_engine", "build_witness"]
@@ -100,7 +101,7 @@ def build_witness(context: RunContext, plan: Plan, built: Built) -> Witness | No
         return None
     rules = RuntimeRules(
         name=name,
-        dialect="float",  # the neutral graph as it is: slower, and computed as written
+        dialect="float" if built.planned.dialect == "float" else _form(name),
         versions="",
         precisions=get_args(Precision),
         opset_max=plan.target.opset,
@@ -113,15 +114,29 @@ def build_witness(context: RunContext, plan: Plan, built: Built) -> Witness | No
     }
 
     def build(folder: Path) -> None:
+        from edgeopt.graph.dialects import apply_dialect
+
         (folder / "engine").mkdir()
+        written = built.graph.path
+        if rules.dialect != "float":
+            written = apply_dialect(rules.dialect, written, folder / "model.onnx").path
         batch = plan.recipe.export.batch
-        records.write_engine(
-            folder, BACKENDS[name].compile(built.graph.path, plan.target, rules, folder / "engine", batch)
-        )
+        records.write_engine(folder, BACKENDS[name].compile(written, plan.target, rules, folder / "engine", batch))
 
     folder = context.stage("engine", f"compile {built.planned.id}'s graph for {name}", key, build)
     label = f"the portable graph on {name} {availability.version}"
     return Witness(engine=records.read_engine(folder), key=folder.name, label=label)
+
+
+def _form(runtime: str) -> str:
+    """The dialect in which this machine's runtime is asked for what a graph means.
+
+    As the graph is ("float"): slower, and computed as written. OpenVINO alone is asked in its own dialect: 2026.4 computes neutral int8
+    graphs with concatenations wrongly on CPUs without AMX, by 12 to 34 dB.
+    """
+    if runtime != "openvino":
+        return "float"
+    return next(rules.dialect for rules in find_target("local").runtimes if rules.name == runtime)
 
 
 def _compile(folder: Path, plan: Plan, planned: PlannedCandidate, graph: Graph) -> None:

@@ -142,7 +142,7 @@ def _integer_weight(node: onnx.NodeProto, grid: Grid, facts: Facts) -> Iterator[
         others = tuple(i for i in range(array.ndim) if i != channels)
         peaks = np.maximum(array.max(axis=others), -array.min(axis=others).astype(np.int16))
         few = int(((peaks > 0) & (peaks < _FEW_LEVELS)).sum())
-        if few:
+        if few and array.min() != array.max():  # one value all over, as of an average, is exact on any level
             yield RULES["GEN007"].at(
                 node, f"{few} of its {peaks.size} output channels use fewer than {_FEW_LEVELS} levels."
             )
