@@ -26,6 +26,7 @@ __all__ = ["data_warnings", "observer_warnings"]
 
 _SAMPLES = 64  # of each split: enough for five standard errors to be small, and cheap
 _ERRORS = 5.0
+_FEW = 32  # samples: one in 33 beyond the range, 3 %
 _SHIFT, _RATIO = 0.5, 1.5  # of a channel's mean, in standard deviations; of its standard deviation
 _CONFIDENCE = 0.2
 _ENTROPY_VALUES = 10 * 2048  # ten per bin of the histogram whose divergence is taken
@@ -51,14 +52,14 @@ class _Channels:
 
 
 def data_warnings(session: Session) -> tuple[Event, ...]:
-    """What is odd about the calibration split: constant samples, other statistics or other outputs than the tuning split.
+    """What is odd about the calibration split: few or constant samples, other statistics or outputs than the tuning split.
 
     Args:
         session: Its graph is run in float on at most 64 samples of each split; nothing is changed.
     """
     tune = session.data.splits.get("tune")
     with np.errstate(all="ignore"):  # NaN in the data: calibration names the sample
-        found = list(_input_doubts(session.feed, tune))
+        found = [*_too_few(session.feed.samples), *_input_doubts(session.feed, tune)]
         if tune is not None and session.data.task == "classification":
             found += _output_doubts(session.graph, session.feed, tune)
     return tuple(Event(kind="warning", stage="calibrate", message=message) for message in found)
@@ -85,6 +86,15 @@ def observer_warnings(prepared: GraphModule, config: Quantize) -> tuple[Event, .
         f"gave fewer, the least {min(short):,}: give more calibration samples, or use the observer 'histogram'."
     )
     return (Event(kind="warning", stage="calibrate", message=message),)
+
+
+def _too_few(samples: int) -> Iterator[str]:
+    """Of values drawn alike, the next exceeds the largest of n with probability 1 / (n + 1)."""
+    if samples < _FEW:
+        yield (
+            f"There are {samples} calibration samples: about one further sample in {samples + 1} is expected to exceed the "
+            "largest value that an activation had in them. Give a hundred or more."
+        )
 
 
 def _input_doubts(feed: Feed, tune: Split | None) -> Iterator[str]:

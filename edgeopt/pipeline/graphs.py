@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -263,8 +263,9 @@ def _export_quantized(
     )
     layers = _layers(base, path, named, result.decisions)
     records.write(folder / "nodes.json", dict[str, str | None], {one.name: one.node for one in result.decisions})
-    _demand(in_torch, lambda: _worst(layers))
-    _demand(on_graph, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
+    doubts = [event.message for event in result.events if event.kind == "warning" and event.stage == "calibrate"]
+    _demand(in_torch, lambda: _worst(layers), doubts)
+    _demand(on_graph, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE), doubts)
     _demand(same, lambda: first_difference(program, path, named, run_onnx, _INT8_TOLERANCE))
     context.record(f"check {config.precision} against {loaded.name}{plan.mark}", time.perf_counter() - made)
     calibration = {
@@ -345,18 +346,21 @@ def _compare(
     )
 
 
-def _demand(row: ParityRow, find_node: Callable[[], str | None]) -> None:
-    """Stop the run where a stage is outside its tolerance."""
+def _demand(row: ParityRow, find_node: Callable[[], str | None], doubts: Sequence[str] = ()) -> None:
+    """Stop the run where a stage is outside its tolerance; ``doubts`` about the data are likelier than any layer."""
     if row.passed:
         return
     figures = ", ".join(f"{m.name} {m.value:.4g}" for m in row.figures if m.value is not None)
     node = find_node()
     where = f" First node that differs: {node}." if node else ""
+    allowed = (
+        f"Allowed: {row.tolerance}. Loosen it with --set parity.…, or leave the node out with "
+        "--set steps.quantize.skip=[PATTERN]."
+    )
     raise GraphError(
         f"Stage {row.stage!r} does not agree with {row.against}.{where}",
         got=figures,
-        fix=f"Allowed: {row.tolerance}. Loosen it with --set parity.…, or leave the node out with "
-        "--set steps.quantize.skip=[PATTERN].",
+        fix=" ".join((*(f"The data may be why: {doubt}" for doubt in doubts), allowed)),
     )
 
 

@@ -55,8 +55,14 @@ def test_good_data_gives_no_warning():
     assert warnings(images(64, 1), images(64, 2)) == []
 
 
-def test_few_samples_raise_no_alarm():
-    assert warnings(images(4, 1), images(4, 2)) == []
+def test_few_samples_raise_no_alarm_but_that_they_are_few():
+    (message,) = warnings(images(4, 1), images(4, 2))
+    assert message.startswith("There are 4 calibration samples: about one further sample in 5 is expected")
+
+
+def test_one_further_sample_in_n_plus_one_exceeds_the_largest_of_n():
+    drawn = np.random.default_rng(0).normal(size=(20_000, 5))
+    assert np.mean(drawn[:, 4] > drawn[:, :4].max(1)) == pytest.approx(1 / 5, abs=0.01)
 
 
 def test_samples_that_are_all_the_same_are_told():

@@ -467,6 +467,11 @@ CASES = (
     ),
     Case(name="data: NaN in a sample", arguments=_with_nan, says=("not finite", r"nan at \[41, 3\]")),
     Case(
+        name="data: calibration samples that are all the same",
+        arguments=lambda w: compiled(w, w.model, data=w.npz(x_calibration=np.full((50, 20), 1e-3, np.float32))),
+        says=("does not agree with PyTorch", "The data may be why: Calibration input .* is constant", "0.001"),
+    ),
+    Case(
         name="data: an unknown array",
         arguments=_data(x_calib=lambda: np.zeros((9, 20), np.float32)),
         says=("unknown array", "'x_calib'", "Did you mean x_calibration"),
