@@ -211,3 +211,5 @@ def _log_to_stderr(verbose: int) -> None:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("edgeopt").setLevel(level)
+    for talkative in ("torchao", "torch.utils._pytree"):  # of each CUDA library that a CPU has no use for
+        logging.getLogger(talkative).setLevel(logging.ERROR)
