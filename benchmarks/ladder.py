@@ -1,9 +1,9 @@
 """The automatic ladder on a net that needs its last rung: post-training quantization loses too much, training does not.
 
-The net has a hidden layer in which four of 68 channels are some forty times as large as the others, and SiLU behind it:
-per-tensor activations spend their grid on the four, and no scale can be moved across SiLU to prevent it.
+The net has squared ReLUs (So et al. 2021, Primer, arXiv:2109.08668) between its five linear layers: each squares what is
+large, so that few values span the grid of all, layer after layer, and no scale can be moved from one to the next.
 
-    python benchmarks/ladder.py build/ladder [--target openvino-cpu] [--limit 0.1] [--max-minutes 30]
+    python benchmarks/ladder.py build/ladder [--target openvino-cpu] [--limit 0.5] [--max-minutes 30]
 
 Prints one row per rung, as the report has them; the bundle with the whole report stays in the folder. Exits with 1 where
 the ladder did not have to be climbed to the rung that trains, or where that rung misses the limit.
@@ -12,6 +12,7 @@ the ladder did not have to be climbed to the rung that trains, or where that run
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -23,8 +24,21 @@ from edgeopt.report.ladder import RUNG_HEADS, rung_lines
 
 __all__ = ["main", "write_net"]
 
-_LARGE = 40.0
-_CLASSES = 8
+_CLASSES, _WIDTH = 8, 64
+
+
+class _Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (16, *[_WIDTH] * 4, _CLASSES)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(i, o) for i, o in itertools.pairwise(widths))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = torch.relu(layer(x)).square()
+        made: torch.Tensor = last(x)
+        return made
 
 
 def write_net(folder: Path) -> None:
@@ -33,17 +47,9 @@ def write_net(folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         asked = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.Tanh(), torch.nn.Linear(64, _CLASSES)).eval()
-        net = torch.nn.Sequential(
-            torch.nn.Linear(16, 68),
-            torch.nn.SiLU(),
-            torch.nn.Linear(68, 64),
-            torch.nn.SiLU(),
-            torch.nn.Linear(64, _CLASSES),
-        )
+        net = _Net()
         with torch.no_grad():
             asked[0].weight *= 3
-            net[0].weight[:4] *= _LARGE
-            net[2].weight[:, :4] /= _LARGE
         x = torch.randn(30_000, 16, generator=generator)
         with torch.no_grad():
             y = asked(x).argmax(1)
@@ -74,7 +80,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the net and the bundle go")
     parser.add_argument("--target", default="openvino-cpu", help="default: %(default)s")
     parser.add_argument(
-        "--limit", type=float, default=1.0, help="largest drop, percentage points (default: %(default)s)"
+        "--limit", type=float, default=0.5, help="largest drop, percentage points (default: %(default)s)"
     )
     parser.add_argument("--max-minutes", type=float, default=None, help="of the whole climb")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as edgeopt compile takes it")
@@ -86,7 +92,11 @@ def main() -> int:
     overrides = [
         f"limits.drop_pp={chosen.limit}",
         "limits.latency_ratio=null",
-        "parity.int8_top1_agreement=0.5",
+        "parity.int8_top1_agreement=0.1",
+        "parity.int8_sqnr_db=1",
+        # A net of this size learns at a larger rate than the recipe's, which is for nets as they are shipped.
+        "steps.qat.training.learning_rate=3e-3",
+        "steps.qat.training.epochs=12",
         *chosen.set,
     ]
     bundle = edgeopt.compile(
