@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 from unittest import mock
 
+import torch.ao.quantization.fx._decomposed  # noqa: F401 - a table built before its operations are there would lack them
 from torch.fx import Interpreter, Node
 from torch.onnx._internal.exporter import _decomp
 from torch.onnx._internal.exporter._registration import ONNXRegistry

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 
 import onnx
 import pytest
@@ -86,3 +88,13 @@ def test_who_adds_a_translation_adds_it_for_himself():
         assert not any(
             one.is_custom for one in ONNXRegistry.from_torchlib(opset_version=20).functions["aten::add.Tensor"]
         )
+
+
+def test_the_tables_know_quantization_whatever_was_imported_before():
+    code = """
+from torch.onnx._internal.exporter._registration import ONNXRegistry
+from edgeopt.graph.export_known import known
+with known():
+    assert "quantized_decomposed::dequantize_per_channel" in ONNXRegistry.from_torchlib(opset_version=20).functions
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
