@@ -67,7 +67,7 @@ def _one(name: str, peers: list[str], arguments: argparse.Namespace) -> dict[str
         )
     rows = evaluate(net, list_entries(net, owns, artifacts, work), work)
     if not arguments.prepare:
-        measure(net, rows, arguments.latency_samples)
+        measure(net, rows, arguments.latency_samples, arguments.starts)
     print(f"{to_markdown(net, rows, owns)}\n", flush=True)
     return to_json(net, rows, owns, artifacts, open_device("local").name)
 
@@ -88,7 +88,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=_names, default=list(PEERS), help=f"of {', '.join(PEERS)}")
     parser.add_argument("--recipes", type=_names, default=["int8-ptq"], help="edgeopt's, comma-separated")
     parser.add_argument("--calibration-samples", type=int, default=300, help="for every tool (300: NNCF's own default)")
-    parser.add_argument("--latency-samples", type=int, default=200, help="timed inferences per engine")
+    parser.add_argument("--latency-samples", type=int, default=200, help="timed inferences per start")
+    parser.add_argument("--starts", type=int, default=4, help="processes per engine; the fastest counts")
     parser.add_argument("--compile-runs", type=int, default=1, help="timed runs of edgeopt and of NNCF's defaults")
     parser.add_argument("--work", type=Path, default=ROOT / "build/peers", help="environments and intermediate files")
     parser.add_argument("--prepare", action="store_true", help="everything but the clock")
