@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
@@ -25,6 +27,8 @@ from edgeopt.recipes.schema import Quantize
 from edgeopt.targets.schema import QuantizationRules
 
 __all__ = ["Session", "allow_int32_biases", "channel_axes", "fix_ranges", "open_session", "prepare"]
+
+_VALUE_BYTES = 16 * 2**20  # of one value, for all samples of a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ def open_session(model: TrainedModel, config: Quantize, context: StepContext) ->
             got="; ".join(f"{layer.name}: {layer.reason}" for layer in layers[:5]) or "a model without weighted layers",
             fix=f"Use recipe {context.target.float_recipe!r}.",
         )
+    size = config.batch_size if config.observer == "moving_average" else min(config.batch_size, _fitting(graph))
     return Session(
         model=model,
         program=program,
@@ -78,10 +83,25 @@ def open_session(model: TrainedModel, config: Quantize, context: StepContext) ->
         context=context,
         graph=graph,
         layers=layers,
-        feed=Feed.of(model, program, data.splits["calibration"], config.calibration_samples, config.batch_size),
+        feed=Feed.of(model, program, data.splits["calibration"], config.calibration_samples, size),
         multiplications=multiplications(graph),
         sparse={layer.node: name for layer, name in _weights(graph, layers) if name in model.sparse},
     )
+
+
+def _fitting(graph: GraphModule) -> int:
+    """How many samples at a time keep every value small enough for memory to be used again.
+
+    Larger ones the allocator maps anew for each operation, and the caches hold nothing of them. No range but a moving
+    average depends on how many samples come at a time.
+    """
+    values = (n.meta.get("val") for n in graph.graph.nodes if n.op == "call_function")
+    sizes = (
+        v.element_size() * math.prod(n for n in v.shape[1:] if isinstance(n, int))
+        for v in values
+        if isinstance(v, torch.Tensor)
+    )
+    return max(1, _VALUE_BYTES // max(1, *sizes, 1))
 
 
 def _weights(graph: GraphModule, layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, str]]:

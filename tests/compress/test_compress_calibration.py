@@ -13,6 +13,7 @@ import torch
 from compress_nets import MLP, dataset, export, make_config, make_context, samples, seeded
 from torch import nn
 
+from edgeopt.compress import prepare
 from edgeopt.compress.registry import STEPS
 from edgeopt.core.errors import DataError
 
@@ -160,3 +161,27 @@ def test_peak_memory_does_not_grow_with_the_number_of_samples():
     at_100, at_10_000 = map(int, done.stdout.split()[-2:])
     # 9,900 samples more are 116 MiB of inputs alone; a quarter of a batch's worth of noise is allowed.
     assert at_10_000 - at_100 < 8 * 1024, f"{at_100} KiB at 100 samples, {at_10_000} KiB at 10,000"
+
+
+class Wide(nn.Module):
+    """Values of 16 MiB for one sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 64, 3, padding=1), nn.Conv2d(64, 2, 1)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x))).mean((2, 3))
+
+
+def test_large_values_come_in_small_batches_and_give_the_same_ranges():
+    model, x = export(seeded(Wide, (1, 256, 256)), (1, 256, 256)), samples(4, (1, 256, 256))
+    found = {}
+    for observer, sizes in (("histogram", [1, 1, 1, 1]), ("moving_average", [4])):
+        result, source = calibrate(model, x, observer=observer, batch_size=4)
+        assert [len(batch) for batch in source.seen][-len(sizes) :] == sizes
+        found[observer] = result.ranges
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "_VALUE_BYTES", 2**40)
+        whole, _ = calibrate(model, x, observer="histogram", batch_size=4)
+    np.testing.assert_allclose(list(found["histogram"].values()), list(whole.ranges.values()), rtol=1e-5)
