@@ -9,6 +9,7 @@ import pytest
 import torch
 from compress_nets import NETS, dataset, make_config, make_context, make_target, run, samples, sqnr_db
 
+import edgeopt.compress.prepare  # noqa: F401 - registers the operations below
 from edgeopt.compress.registry import STEPS
 from edgeopt.core.errors import RecipeError
 
