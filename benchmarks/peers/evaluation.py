@@ -85,17 +85,21 @@ def measure(net: Net, rows: Sequence[Row], samples: int, starts: int) -> None:
             cold_starts=1,
         )
         for row in rows:
-            before, figures = row.latency_ms, made.get(row.entry.id)
-            if figures is not None and figures.failed:
-                row.entry.error = figures.failed
-            kept, row.figures = row.figures, figures or row.figures
-            if before and not (row.latency_ms and row.latency_ms < before):
-                row.figures = kept
+            before = row.figures
+            row.figures = made.get(row.entry.id, before)
+            if row.figures is not None and row.figures.failed:
+                row.entry.error = row.figures.failed
+            elif before is not None and not before.failed:
+                row.figures = min(before, row.figures or before, key=_p50_ms)
     for row in rows:
         mine = [own for own in rows if own.entry.own and own.entry.runtime == row.entry.runtime and own.latency_ms]
         if mine and row.figures is not None:
             fastest = min(mine, key=lambda own: own.latency_ms or math.inf)
             row.ratio = latency_ratio(row.figures, fastest.figures)  # type: ignore[arg-type]
+
+
+def _p50_ms(figures: EngineFigures) -> float:
+    return figures.figure("latency_p50_ms").value or math.inf
 
 
 def _outputs(net: Net, entry: Entry, work: Path) -> np.ndarray | None:

@@ -41,11 +41,11 @@ def notes(samples: int) -> str:
     return (
         f"All tools calibrate on the same {samples} samples (fewer where a net's calibration split is smaller) and every "
         "artifact is evaluated on all test samples against FP32 on ONNX Runtime. Latency: one thread, batch 1, fresh "
-        "processes, of each engine the fastest start, the same session options, blocks of all engines of a net taken in turns; warm-up is not "
-        "timed. ONNX Runtime gets each file as its tool wrote it, OpenVINO at a static batch of 1. × edgeopt: median "
+        "processes, of each engine the fastest start, the same session options, blocks of all engines of a net taken in "
+        "turns; warm-up is not timed. ONNX Runtime gets each file as its tool wrote it, OpenVINO at a static batch of 1. × edgeopt: median "
         f"over the median of edgeopt's fastest row of the table, above 1 is slower. {RULE} quantize: the peer's own "
-        "call, imports and files excluded; edgeopt: the wall time of its quantize stages, imports excluded, with the export to ONNX; "
-        "its checks apart; † from an earlier run of the script."
+        "call, imports and files excluded; edgeopt: the wall time of its quantize stages, imports excluded, with the "
+        "export to ONNX; its checks apart; † from an earlier run of the script."
     )
 
 

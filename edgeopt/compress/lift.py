@@ -20,6 +20,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from edgeopt.compress.attributes import attribute
+from edgeopt.compress.normalize import mutates
 from edgeopt.core.spec import TensorSpec
 from edgeopt.model.copies import copied_graph, program_of
 
@@ -84,7 +85,7 @@ def _is_plain(model: GraphModule, original: ExportedProgram) -> bool:
     return all(
         node.op in ("placeholder", "output")
         or (node.op == "get_attr" and isinstance(attribute(model, str(node.target)), torch.Tensor))
-        or (node.op == "call_function" and not _mutates(node))
+        or (node.op == "call_function" and not mutates(node))
         for node in model.graph.nodes
     )
 
@@ -103,11 +104,6 @@ def _is_narrower(model: GraphModule, original: ExportedProgram, inputs: Sequence
             if isinstance(declared, int) or not size.node.expr.free_symbols <= original.range_constraints.keys():
                 return True
     return False
-
-
-def _mutates(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
 
 
 def _lift_tensors(model: GraphModule, graph: Graph) -> dict[Node, tuple[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgeopt.compress.attributes import SOURCE_KEY, constant, constant_nodes, copy_constant, evaluate
 
-__all__ = ["BATCH_NORMS", "CONVS", "CONV_TRANSPOSES", "normalize"]
+__all__ = ["BATCH_NORMS", "CONVS", "CONV_TRANSPOSES", "mutates", "normalize"]
 
 A = torch.ops.aten
 CONVS = (A.conv1d.default, A.conv1d.padding, A.conv2d.default, A.conv2d.padding)
@@ -27,7 +27,7 @@ def normalize(program: ExportedProgram, *, split_attention: bool) -> GraphModule
         split_attention: Whether to write unmasked scaled-dot-product attention as two matmuls and a softmax, so that
             the matmuls can be quantized.
     """
-    if any(_mutates(node) for node in program.graph.nodes):
+    if any(mutates(node) for node in program.graph.nodes):
         # An in-place op changes what earlier readers of its input see once a Q stands between them.
         program = program.run_decompositions({})
     model = program.module(check_guards=False)
@@ -43,7 +43,8 @@ def normalize(program: ExportedProgram, *, split_attention: bool) -> GraphModule
     return model
 
 
-def _mutates(node: Node) -> bool:
+def mutates(node: Node) -> bool:
+    """Whether a call changes one of its arguments."""
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and schema.is_mutable
 

@@ -50,10 +50,7 @@ def _open(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarr
 
 def _static_batch(path: Path) -> int | None:
     """The first dimension of the first input, or None where it is dynamic."""
-    import onnx
+    from edgeopt.graph.io import load_onnx
+    from edgeopt.graph.taps import samples_at_a_time
 
-    graph = onnx.load(path, load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = (value for value in graph.input if value.name not in constants)
-    dims = next(inputs).type.tensor_type.shape.dim
-    return dims[0].dim_value if dims and dims[0].HasField("dim_value") else None
+    return samples_at_a_time(load_onnx(path), 0) or None
