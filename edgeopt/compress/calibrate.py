@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from edgeopt.compress.float_run import FloatRunner
 from edgeopt.compress.observers import NonFiniteError
 from edgeopt.core.errors import DataError
 from edgeopt.core.events import Progress, ProgressListener
@@ -19,7 +20,10 @@ from edgeopt.core.spec import TensorSpec
 from edgeopt.data.contract import Batch, Split
 from edgeopt.model.trained import TrainedModel
 
-__all__ = ["Feed", "calibrate"]
+__all__ = ["Feed", "Watch", "calibrate"]
+
+Watch = Callable[[Sequence[torch.Tensor], Any, int], None]
+"""Called with the inputs of a batch, its outputs, and how many of its rows are samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,29 +97,30 @@ class Feed:
         return array if array.flags.writeable else array.copy()
 
 
-def calibrate(model: GraphModule, feed: Feed, progress: ProgressListener) -> int:
+def calibrate(model: GraphModule, feed: Feed, progress: ProgressListener, watch: Watch | None = None) -> int:
     """Run every sample through a graph with observers; returns how many there were.
+
+    Args:
+        watch: Sees each batch as it goes by.
 
     Raises:
         DataError: An activation or an output is NaN or infinite; the first op that makes it so is named.
     """
     done = 0
     progress(Progress(stage="calibrate", done=0, total=feed.samples))
+    runner = FloatRunner(model)
     for inputs, count in feed.batches():
-        if not _runs_finite(model, inputs):
+        try:
+            outputs = runner.run(*inputs, enable_io_processing=False)
+        except NonFiniteError:
+            outputs = None
+        if outputs is None or not _is_finite(outputs):
             raise _blame(model, feed.specs, inputs, done)
+        if watch is not None:
+            watch(inputs, outputs, count)
         done += count
         progress(Progress(stage="calibrate", done=done, total=feed.samples))
     return done
-
-
-def _runs_finite(model: GraphModule, inputs: Sequence[torch.Tensor]) -> bool:
-    """Run the graph; an interpreter, because it frees every value after its last use."""
-    try:
-        outputs = Interpreter(model).run(*inputs, enable_io_processing=False)
-    except NonFiniteError:
-        return False
-    return _is_finite(outputs)
 
 
 def _is_finite(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ RANGE_KEY = "edgeopt_range"  # node.meta of a quantize_per_tensor: the (low, hig
 CHANNELS_KEY = "edgeopt_channels"  # node.meta of a weight's dequantize: how many channels, how many on a wider step
 _Q = torch.ops.quantized_decomposed
 _SHARES = 51
+_COUNTED = 2**15  # values of one sample that a histogram counts at most: of a few hundred samples, millions
 WeightRange = Literal["max", "mse"]
 
 
@@ -37,7 +39,11 @@ class NonFiniteError(Exception):
 class ActivationObserver(ObserverBase):  # type: ignore[misc]
     """Watches one activation, float32 of any shape; passes it on unchanged.
 
+    The smallest and the largest of all values are known; of a sample that has very many the histogram counts some,
+    evenly spread, in each sample others.
+
     Attributes:
+        rows: How many samples were watched.
         enabled: Whether it still watches; False once the range is fixed.
         calibrated: The (low, high) that ``fix`` chose.
     """
@@ -57,6 +63,7 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         self.qscheme, self.ch_axis = torch.per_tensor_symmetric, -1
         self.quant_min, self.quant_max = INT8_MIN, INT8_MAX
         self.histogram = Histogram()
+        self.rows = 0
         self.enabled = True
         self.calibrated: tuple[float, float] | None = None
 
@@ -71,7 +78,8 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         return x
 
     def _watch(self, x: torch.Tensor) -> None:
-        smallest, largest = (float(v) for v in torch.aminmax(x))
+        values = _as_it_lies(x)
+        smallest, largest = (float(v) for v in torch.aminmax(values))
         if not (np.isfinite(smallest) and np.isfinite(largest)):
             raise NonFiniteError
         self.histogram.widen(smallest, largest)
@@ -79,7 +87,18 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
             low, high = self.average or (smallest, largest)
             self.average = (low + self.momentum * (smallest - low), high + self.momentum * (largest - high))
         elif self.observer != "minmax":
-            self.histogram.add(x.reshape(-1).numpy())
+            self.histogram.add(self._some(values).numpy())
+        self.rows += len(values)
+
+    def _some(self, values: torch.Tensor) -> torch.Tensor:
+        """Those of the values [N, …] that are counted, flat: all of small samples."""
+        size = values[0].numel()
+        if size <= _COUNTED:
+            return values.reshape(-1)
+        step = -(-size // _COUNTED)
+        while math.gcd(step, size) > 1:  # or it would meet the same few columns or channels again and again
+            step += 1
+        return torch.cat([row[(self.rows + i) % step :: step] for i, row in enumerate(values)])
 
     def fix(self) -> tuple[float, float]:
         """Choose the range from what was seen, and stop watching."""
@@ -116,6 +135,13 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         quantized.meta[RANGE_KEY] = self.fix()
         observed.replace_all_uses_with(restored)
         model.graph.erase_node(observed)
+
+
+def _as_it_lies(x: torch.Tensor) -> torch.Tensor:
+    """The values of each sample in the order that they have in memory, [N, …]: without a copy if they are dense."""
+    strides = x.stride()
+    axes = sorted(range(1, x.ndim), key=lambda axis: -strides[axis])
+    return x.permute(0, *axes).flatten(1) if axes else x.reshape(-1)
 
 
 class WeightObserver(ObserverBase):  # type: ignore[misc]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
 from edgeopt.compress.attributes import attribute, source_name
 from edgeopt.compress.base import StepContext
-from edgeopt.compress.calibrate import Feed, calibrate
+from edgeopt.compress.calibrate import Feed, Watch, calibrate
 from edgeopt.compress.layers import Layer, find_layers
 from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import normalize
@@ -22,13 +20,12 @@ from edgeopt.compress.quantizer import EdgeQuantizer
 from edgeopt.core.errors import DataError, RecipeError
 from edgeopt.core.events import Progress
 from edgeopt.data.contract import Dataset
+from edgeopt.model.batches import samples_that_fit
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Quantize
 from edgeopt.targets.schema import QuantizationRules
 
 __all__ = ["Session", "allow_int32_biases", "channel_axes", "fix_ranges", "open_session", "prepare"]
-
-_VALUE_BYTES = 16 * 2**20  # of one value, for all samples of a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,12 @@ def open_session(model: TrainedModel, config: Quantize, context: StepContext) ->
             got="; ".join(f"{layer.name}: {layer.reason}" for layer in layers[:5]) or "a model without weighted layers",
             fix=f"Use recipe {context.target.float_recipe!r}.",
         )
-    size = config.batch_size if config.observer == "moving_average" else min(config.batch_size, _fitting(graph))
+    # No range but a moving average depends on how many samples come at a time.
+    size = (
+        config.batch_size
+        if config.observer == "moving_average"
+        else min(config.batch_size, samples_that_fit(graph.graph))
+    )
     return Session(
         model=model,
         program=program,
@@ -89,21 +91,6 @@ def open_session(model: TrainedModel, config: Quantize, context: StepContext) ->
     )
 
 
-def _fitting(graph: GraphModule) -> int:
-    """How many samples at a time keep every value small enough for memory to be used again.
-
-    Larger ones the allocator maps anew for each operation, and the caches hold nothing of them. No range but a moving
-    average depends on how many samples come at a time.
-    """
-    values = (n.meta.get("val") for n in graph.graph.nodes if n.op == "call_function")
-    sizes = (
-        v.element_size() * math.prod(n for n in v.shape[1:] if isinstance(n, int))
-        for v in values
-        if isinstance(v, torch.Tensor)
-    )
-    return max(1, _VALUE_BYTES // max(1, *sizes, 1))
-
-
 def _weights(graph: GraphModule, layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, str]]:
     """Each weighted layer and the parameter that its weight is, or was made of."""
     nodes = {node.name: node for node in graph.graph.nodes}
@@ -113,8 +100,11 @@ def _weights(graph: GraphModule, layers: tuple[Layer, ...]) -> Iterator[tuple[La
             yield layer, source_name(weight)
 
 
-def prepare(session: Session) -> tuple[GraphModule, int]:
+def prepare(session: Session, watch: Watch | None = None) -> tuple[GraphModule, int]:
     """Put observers in place, run the calibration samples through them, choose every range.
+
+    Args:
+        watch: Sees each batch of calibration, with its float outputs.
 
     Returns:
         The observed graph, BatchNorms folded, ready for ``convert_pt2e``; and how many samples it saw.
@@ -123,7 +113,7 @@ def prepare(session: Session) -> tuple[GraphModule, int]:
         DataError: The data does not fit the model, or makes it produce NaN or infinity.
     """
     prepared: GraphModule = prepare_pt2e(session.graph, EdgeQuantizer(session.layers, session.rules, session.config))
-    samples = calibrate(prepared, session.feed, session.context.progress)
+    samples = calibrate(prepared, session.feed, session.context.progress, watch)
     if samples == 0:
         raise DataError("The calibration split is empty.", got=session.data.name, fix="Give data to calibrate on.")
     fix_ranges(prepared, session.context)

@@ -10,8 +10,8 @@ import torch
 from edgeopt.compress.base import StepContext, StepResult
 from edgeopt.compress.finish import finish
 from edgeopt.compress.prepare import open_session
-from edgeopt.compress.sanity import data_warnings
-from edgeopt.compress.techniques import quantize_graph
+from edgeopt.compress.sanity import Look, data_warnings
+from edgeopt.compress.techniques import fold_norms, quantize_graph
 from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import Quantize
 
@@ -29,8 +29,14 @@ def quantize_program(model: TrainedModel, config: Quantize, context: StepContext
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # torch's own, while it copies its graphs
         torch.manual_seed(context.seed)
         session = open_session(model, config, context)
-        doubts = data_warnings(session)
-        made = quantize_graph(session)
+        data = session.data
+        normalized = fold_norms(session.graph)
+        look, other = Look(session.feed), None
+        if "tune" in data.splits:
+            other = Look(replace(session.feed, split=data.splits["tune"]))
+            other.fill(session.graph)
+        made = quantize_graph(session, normalized, look.see)
+        doubts = data_warnings(look, other, classification=data.task == "classification")
         layers = tuple(
             replace(layer, reason=f"{layer.reason}; {made.notes[layer.node]}") if layer.node in made.notes else layer
             for layer in session.layers

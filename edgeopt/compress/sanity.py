@@ -7,22 +7,22 @@ it is large *and* beyond five standard errors, so that few samples raise no alar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch.fx import GraphModule, Interpreter
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from edgeopt.compress.calibrate import Feed
+from edgeopt.compress.float_run import FloatRunner
 from edgeopt.compress.observers import ActivationObserver
-from edgeopt.compress.prepare import Session
 from edgeopt.core.events import Event
-from edgeopt.data.contract import Split
 from edgeopt.recipes.schema import Quantize
 
-__all__ = ["data_warnings", "observer_warnings"]
+__all__ = ["Look", "data_warnings", "observer_warnings"]
 
 _SAMPLES = 64  # of each split: enough for five standard errors to be small, and cheap
 _ERRORS = 5.0
@@ -51,17 +51,67 @@ class _Channels:
         return np.asarray(np.sqrt(np.maximum(self.squares.mean(0) - self.mean**2, 0.0)))
 
 
-def data_warnings(session: Session) -> tuple[Event, ...]:
+class Look:
+    """What the first 64 samples of a split are like, and what the float model makes of them.
+
+    Attributes:
+        feed: The samples that ``see`` is shown.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self._few = replace(feed, limit=min(feed.limit, _SAMPLES))
+        self._seen = 0
+        self._inputs: list[list[_Channels]] = [[] for _ in feed.specs]
+        self._first: list[torch.Tensor] = []
+        self._certainty: list[np.ndarray] | None = []
+
+    def see(self, inputs: Sequence[torch.Tensor], outputs: Any, count: int) -> None:
+        """Take note of a batch, of which the first ``count`` rows are samples."""
+        count = min(count, self._few.samples - self._seen)
+        if count <= 0:
+            return
+        self._first = self._first or [x[:1].clone() for x in inputs]
+        for parts, x, first in zip(self._inputs, inputs, self._first, strict=True):
+            if x.is_floating_point():
+                parts.append(_channels(x[:count], first))
+        scores = pytree.tree_leaves(outputs)[0][:count].double()
+        if scores.ndim != 2 or not torch.isfinite(scores).all():
+            self._certainty = None
+        if self._certainty is not None:
+            logs = scores.log_softmax(1)
+            self._certainty.append(torch.stack([logs.exp().amax(1), -(logs.exp() * logs).sum(1)], 1).numpy())
+        self._seen += count
+
+    def fill(self, graph: GraphModule) -> None:
+        """See the samples of the feed, and what ``graph`` makes of them."""
+        runner = FloatRunner(graph)
+        for inputs, count in self._few.batches():
+            self.see(inputs, runner.run(*inputs, enable_io_processing=False), count)
+
+    @property
+    def channels(self) -> list[_Channels | None]:
+        """Of each input; None for one that is not of floats."""
+        return [_joined(parts) if parts else None for parts in self._inputs]
+
+    @property
+    def certainty(self) -> np.ndarray | None:
+        """Confidence and entropy of the softmax of the first output: float64 [N, 2]; None where it has no classes."""
+        return np.concatenate(self._certainty) if self._certainty else None
+
+
+def data_warnings(look: Look, tune: Look | None, *, classification: bool) -> tuple[Event, ...]:
     """What is odd about the calibration split: few or constant samples, other statistics or outputs than the tuning split.
 
     Args:
-        session: Its graph is run in float on at most 64 samples of each split; nothing is changed.
+        look: At the calibration split.
+        tune: At the tuning split; None where there is none.
+        classification: Whether the outputs are scores of classes.
     """
-    tune = session.data.splits.get("tune")
-    with np.errstate(all="ignore"):  # NaN in the data: calibration names the sample
-        found = [*_too_few(session.feed.samples), *_input_doubts(session.feed, tune)]
-        if tune is not None and session.data.task == "classification":
-            found += _output_doubts(session.graph, session.feed, tune)
+    with np.errstate(all="ignore"):  # NaN in the tuning split
+        found = [*_too_few(look.feed.samples), *_input_doubts(look, tune)]
+        if tune is not None and classification:
+            found += _output_doubts(look, tune)
     return tuple(Event(kind="warning", stage="calibrate", message=message) for message in found)
 
 
@@ -97,10 +147,10 @@ def _too_few(samples: int) -> Iterator[str]:
         )
 
 
-def _input_doubts(feed: Feed, tune: Split | None) -> Iterator[str]:
-    own = _channels(feed)
-    others = _channels(replace(feed, split=tune)) if tune is not None else [None] * len(own)
-    for spec, mine, other in zip(feed.specs, own, others, strict=True):
+def _input_doubts(look: Look, tune: Look | None) -> Iterator[str]:
+    own = look.channels
+    others = tune.channels if tune is not None else [None] * len(own)
+    for spec, mine, other in zip(look.feed.specs, own, others, strict=True):
         if mine is None:
             continue
         if mine.constant and len(mine.means) > 1:
@@ -132,8 +182,8 @@ def _difference(name: str, mine: _Channels, other: _Channels) -> Iterator[str]:
     )
 
 
-def _output_doubts(graph: GraphModule, feed: Feed, tune: Split) -> Iterator[str]:
-    mine, other = _certainty(graph, feed), _certainty(graph, replace(feed, split=tune))
+def _output_doubts(look: Look, tune: Look) -> Iterator[str]:
+    mine, other = look.certainty, tune.certainty
     if mine is None or other is None or min(len(mine), len(other)) < 2:
         return
     here, there = mine.mean(0), other.mean(0)
@@ -152,37 +202,29 @@ def _error(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(parts[0] + parts[1]))
 
 
-def _channels(feed: Feed) -> list[_Channels | None]:
-    """Statistics of each input; None for one that is not of floats."""
-    parts: list[list[np.ndarray]] = [[] for _ in feed.specs]
-    for inputs, count in replace(feed, limit=min(feed.limit, _SAMPLES)).batches():
-        for kept, values in zip(parts, inputs, strict=True):
-            if values.is_floating_point():
-                kept.append(values[:count].double().numpy())
-    return [_channels_of(np.concatenate(kept)) if kept else None for kept in parts]
+def _channels(x: torch.Tensor, first: torch.Tensor) -> _Channels:
+    """Channels are axis 1 of [N, C, …]; without positions behind them all values are one channel.
 
-
-def _channels_of(x: np.ndarray) -> _Channels:
-    """Channels are axis 1 of [N, C, …]; without positions behind them all values are one channel."""
+    Args:
+        first: The split's first sample.
+    """
     rows = x.reshape(len(x), x.shape[1] if x.ndim > 2 else 1, -1)
+    variances, means = torch.var_mean(rows, 2, correction=0)
+    low, high = torch.aminmax(x)
     return _Channels(
-        means=rows.mean(2),
-        squares=np.square(rows).mean(2),
-        low=float(x.min()),
-        high=float(x.max()),
-        constant=bool((x == x[:1]).all()),
+        means=means.double().numpy(),
+        squares=(variances.double() + means.double() ** 2).numpy(),
+        low=float(low),
+        high=float(high),
+        constant=bool((x == first).all()),
     )
 
 
-@torch.no_grad()
-def _certainty(graph: GraphModule, feed: Feed) -> np.ndarray | None:
-    """Confidence and entropy of the softmax of the first output: float64 [N, 2]."""
-    found = []
-    for inputs, count in replace(feed, limit=min(feed.limit, _SAMPLES)).batches():
-        leaves = pytree.tree_leaves(Interpreter(graph).run(*inputs, enable_io_processing=False))
-        scores = leaves[0][:count].double()
-        if scores.ndim != 2 or not torch.isfinite(scores).all():
-            return None  # calibration names the op that makes NaN
-        logs = scores.log_softmax(1)
-        found.append(torch.stack([logs.exp().amax(1), -(logs.exp() * logs).sum(1)], 1).numpy())
-    return np.concatenate(found) if found else None
+def _joined(parts: Sequence[_Channels]) -> _Channels:
+    return _Channels(
+        means=np.concatenate([part.means for part in parts]),
+        squares=np.concatenate([part.squares for part in parts]),
+        low=min(part.low for part in parts),
+        high=max(part.high for part in parts),
+        constant=all(part.constant for part in parts),
+    )

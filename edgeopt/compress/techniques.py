@@ -16,6 +16,7 @@ from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 from edgeopt.bundle.document import TrialRow
 from edgeopt.compress.adaround import adaround
 from edgeopt.compress.bias import QuantizedMeans, correct_biases
+from edgeopt.compress.calibrate import Watch
 from edgeopt.compress.equalize import equalize
 from edgeopt.compress.evaluate import run_quantized
 from edgeopt.compress.gptq import round_by_gptq
@@ -30,7 +31,7 @@ from edgeopt.core.events import Event
 from edgeopt.core.measurement import Measurement
 from edgeopt.recipes.schema import Use
 
-__all__ = ["Quantization", "quantize_graph"]
+__all__ = ["Quantization", "fold_norms", "quantize_graph"]
 
 _MARGIN = 0.01  # of the divergence: what is smaller is not worth an artifact that is harder to explain
 _TUNE_SAMPLES = 1024  # at most; every technique is scored on the same ones
@@ -84,29 +85,40 @@ class _Bench:
         return kept
 
 
-def quantize_graph(session: Session) -> Quantization:
-    """Quantize ``session.graph``, which stays as it is."""
-    folded = copy.deepcopy(session.graph)
-    normalized = normalized_layers(folded)
-    _fuse_conv_bn_(folded)
-    folded.recompile()
-    bench = _Bench(judge=_judge(session, folded))
-    prepared, samples = _on_weights(session, bench, folded)
+def fold_norms(graph: GraphModule) -> tuple[str, ...]:
+    """Fold each BatchNorm behind a convolution into it, in place; returns the convolutions' nodes."""
+    normalized = normalized_layers(graph)
+    _fuse_conv_bn_(graph)
+    graph.recompile()
+    return normalized
+
+
+def quantize_graph(session: Session, normalized: tuple[str, ...], watch: Watch | None = None) -> Quantization:
+    """Quantize ``session.graph``; it is used up.
+
+    Args:
+        session: Its graph's BatchNorms are folded.
+        normalized: As ``fold_norms`` returns it.
+        watch: Sees each batch of the first calibration, with its float outputs.
+    """
+    bench = _Bench(judge=_judge(session))
+    prepared, samples = _on_weights(session, bench, watch)
     prepared = _on_grids(session, bench, prepared)
+    doubts = observer_warnings(prepared, session.config)
     converted = _on_outputs(session, bench, prepared, normalized)
     return Quantization(
         graph=converted,
         samples=samples,
         trials=tuple(bench.trials),
-        events=(*observer_warnings(prepared, session.config), *_events(session, bench)),
+        events=(*doubts, *_events(session, bench)),
         notes=bench.notes,
     )
 
 
-def _on_weights(session: Session, bench: _Bench, graph: GraphModule) -> tuple[GraphModule, int]:
+def _on_weights(session: Session, bench: _Bench, watch: Watch | None) -> tuple[GraphModule, int]:
     """Techniques that change the float graph and not what it computes; each needs its own calibration."""
-    config, progress = session.config, session.context.progress
-    prepared, samples = _prepare(session, graph)
+    config, progress, graph = session.config, session.context.progress, session.graph
+    prepared, samples = prepare(session, watch) if bench.judge is None else _prepare(session, graph, watch)
     bench.before = bench.score(run_quantized(prepared))
     changes: tuple[tuple[str, Use, Callable[[GraphModule], int], str], ...] = (
         ("equalize", config.equalize, equalize, "pairs"),
@@ -161,7 +173,7 @@ def _gptq(session: Session, bench: _Bench, prepared: GraphModule) -> GraphModule
 def _on_outputs(session: Session, bench: _Bench, prepared: GraphModule, normalized: tuple[str, ...]) -> GraphModule:
     """Convert; then techniques that correct what each layer's output has on average."""
     config, feed, progress = session.config, session.feed, session.context.progress
-    converted = _convert(prepared)
+    converted = _convert(prepared if bench.judge is None else copy.deepcopy(prepared))
     axes = channel_axes(converted, session.layers)
     after_norms = {name: axis for name, axis in axes.items() if name in normalized}
     fixes: tuple[tuple[str, Use, Callable[[GraphModule], object], Mapping[str, int]], ...] = (
@@ -186,7 +198,7 @@ def _on_outputs(session: Session, bench: _Bench, prepared: GraphModule, normaliz
     return converted
 
 
-def _judge(session: Session, graph: GraphModule) -> Judge | None:
+def _judge(session: Session) -> Judge | None:
     """None where the recipe uses no technique: there is nothing to score."""
     config, data = session.config, session.data
     uses = (
@@ -196,7 +208,7 @@ def _judge(session: Session, graph: GraphModule) -> Judge | None:
     if config.observer != "best" and not any(uses):
         return None
     split = data.splits.get("tune") or data.splits["calibration"]
-    runner = QuantizedMeans(graph, {})  # a plain interpreter on a float graph
+    runner = QuantizedMeans(copy.deepcopy(session.graph), {})  # a plain interpreter on a float graph
     return Judge.on(
         lambda inputs: runner.run(*inputs, enable_io_processing=False),
         session.feed,
@@ -206,12 +218,12 @@ def _judge(session: Session, graph: GraphModule) -> Judge | None:
     )
 
 
-def _prepare(session: Session, graph: GraphModule) -> tuple[GraphModule, int]:
-    return prepare(dataclasses.replace(session, graph=copy.deepcopy(graph)))
+def _prepare(session: Session, graph: GraphModule, watch: Watch | None = None) -> tuple[GraphModule, int]:
+    return prepare(dataclasses.replace(session, graph=copy.deepcopy(graph)), watch)
 
 
 def _convert(prepared: GraphModule) -> GraphModule:
-    converted: GraphModule = convert_pt2e(copy.deepcopy(prepared), fold_quantize=False)
+    converted: GraphModule = convert_pt2e(prepared, fold_quantize=False)
     return converted
 
 

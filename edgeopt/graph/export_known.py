@@ -1,7 +1,9 @@
-"""Spare torch's exporter what it finds out anew on every call: its translations to ONNX, and the type of each node.
+"""Spare torch's exporter what it finds out anew on every call: translations, types, where a pattern begins.
 
-Building the tables of a thousand translations and decompositions takes half a second. To see where types are to be promoted, the exporter runs every node
-of the program on fake tensors, a recurrent cell's operations for each time step, though each node says its type.
+Building the tables of a thousand translations and decompositions takes half a second. To see where types are to be
+promoted, the exporter runs every node of the program on fake tensors, a recurrent cell's operations for each time step,
+though each node says its type. Its optimizer lists all nodes of the graph for each node and rule before it looks whether
+that node can begin the rule's pattern.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from functools import cache
 from typing import Any
 from unittest import mock
 
+import onnx_ir as ir
 import torch.ao.quantization.fx._decomposed  # noqa: F401 - a table built before its operations are there would lack them
+from onnxscript.rewriter._basics import MatchResult
+from onnxscript.rewriter._matcher import SimplePatternMatcher
 from torch.fx import Interpreter, Node
 from torch.onnx._internal.exporter import _decomp
 from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -24,6 +29,7 @@ __all__ = ["known"]
 _DECOMPOSITIONS = "create_onnx_friendly_decomposition_table"
 _decompose = getattr(_decomp, _DECOMPOSITIONS)
 _build = ONNXRegistry.from_torchlib
+_match_all = SimplePatternMatcher.match
 
 
 @contextmanager
@@ -33,7 +39,16 @@ def known() -> Iterator[None]:
         stack.enter_context(mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(_translations)))
         stack.enter_context(mock.patch.object(_decomp, _DECOMPOSITIONS, _decompositions))
         stack.enter_context(mock.patch.object(type_promotion, "_TypePromotionInterpreter", _Known))
+        stack.enter_context(mock.patch.object(SimplePatternMatcher, "match", _match))
         yield
+
+
+def _match(
+    self: SimplePatternMatcher, model: ir.Model, graph: ir.Graph | ir.Function, node: ir.Node, **options: Any
+) -> MatchResult:
+    if not self.pattern.output_nodes[0].op.matches(node.op_type):  # it is matched against the first one
+        return MatchResult().fail("Another operation.", node)
+    return _match_all(self, model, graph, node, **options)
 
 
 def _translations(opset_version: int) -> ONNXRegistry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +15,40 @@ from edgeopt.graph.io import load_onnx
 from edgeopt.graph.qdq import NODE_KEY, array_of, weighted_nodes
 from edgeopt.graph.taps import RunOnnx, samples_at_a_time, tapped
 
-__all__ = ["layer_nodes", "layer_sqnr"]
+__all__ = ["LayerSqnr", "layer_nodes", "layer_sqnr"]
 
 _SAMPLES = 8  # of the first run: all layers' outputs are in memory at once
 _ROOM = 256 * 2**20  # bytes of outputs in the further ones
+_ENOUGH = 2**30  # bytes of outputs: of a net with so large ones some samples say as much as all
 
 
-def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarray], run: RunOnnx) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class LayerSqnr:
+    """SQNR of each layer.
+
+    Attributes:
+        decibels: The layer's name → dB; infinity where both are identical.
+        samples: How many it was taken on.
+    """
+
+    decibels: Mapping[str, float]
+    samples: int
+
+
+def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarray], run: RunOnnx) -> LayerSqnr:
     """SQNR of each weighted layer's output (bias and folded BatchNorm included), int8 graph against float graph.
 
     Layers are paired in order; their weights must have the same shapes.
 
     Args:
         float_onnx: The float graph, and ``int8_onnx`` the quantized one, of the same program.
-        inputs: One array [N, …] per graph input; a few at a time are run.
+        inputs: One array [N, …] per graph input; a few at a time are run, of graphs with large values not all.
         run: Runs an ONNX file.
 
     Returns:
-        The layer's name → dB; infinity where the two are identical. The name is that of its fx node in the program
-        that ``int8_onnx`` was exported from (metadata ``edgeopt.node``), which is what compress's ``LayerDecision.node``
-        holds; in a graph that edgeopt did not export, the output value's.
+        By the layer's name: that of its fx node in the program that ``int8_onnx`` was exported from (metadata
+        ``edgeopt.node``), which is what compress's ``LayerDecision.node`` holds; in a graph that edgeopt did not export,
+        the output value's.
 
     Raises:
         GraphError: The two graphs do not have the same layers.
@@ -50,10 +65,10 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
     is_open = samples_at_a_time(before, 0) == 0
     wanted = [[output for _, output, _ in each] for each in (layers, quantized)]
     with tapped(before, wanted[0]) as one, tapped(after, wanted[1]) as other:
-        start, size = 0, samples_at_a_time(before, _SAMPLES)
+        start, size, seen = 0, samples_at_a_time(before, _SAMPLES), 0
         count = min(len(array) for array in inputs.values())
         last = count if is_open or count < size else count - count % size
-        while start < last:
+        while start < last and seen < _ENOUGH:
             few = {name: array[start : start + size] for name, array in inputs.items()}
             expected, actual = run(one, few), run(other, few)
             for index, (mine, theirs) in enumerate(zip(*wanted, strict=True)):
@@ -61,11 +76,12 @@ def layer_sqnr(float_onnx: Path, int8_onnx: Path, inputs: Mapping[str, np.ndarra
                 difference = reference - actual[theirs].ravel()
                 signal[index] += np.dot(reference, reference)
                 noise[index] += np.dot(difference, difference)
-            start += size
+            start += len(next(iter(few.values())))
+            these = sum(values.nbytes for values in (*expected.values(), *actual.values()))
+            seen += these
             if is_open:  # each run opens the graph anew: as many samples as the room allows
-                each = sum(values.nbytes for values in (*expected.values(), *actual.values())) / size
-                size = max(size, int(_ROOM // max(each, 1)))
-    return {name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(quantized)}
+                size = max(size, int(_ROOM * size // max(these, 1)))
+    return LayerSqnr({name: _decibel(signal[i], noise[i]) for i, (name, _, _) in enumerate(quantized)}, start)
 
 
 def layer_nodes(path: Path) -> dict[str, str]:

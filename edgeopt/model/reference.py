@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from edgeopt.core.errors import ModelError
 from edgeopt.core.spec import TensorSpec
+from edgeopt.model.batches import samples_that_fit
 from edgeopt.model.export import sharing_batch
 from edgeopt.model.signature import program_inputs, program_outputs
 
@@ -27,7 +28,8 @@ def reference_outputs(program: ExportedProgram, inputs: Sequence[np.ndarray]) ->
     Args:
         program: In eval mode, its inputs plain tensors: as `load_model` makes it.
         inputs: One array per input, in order; those that share the batch have the same N rows. A program of a fixed
-            batch is run several times, its last rows filled up by repeating one; they are cut off again.
+            batch is run several times, its last rows filled up by repeating one; they are cut off again. So is one with
+            large values, that memory may be used again.
 
     Returns:
         One array per output, flattened in order; an output without the batch first comes from the first run.
@@ -41,13 +43,14 @@ def reference_outputs(program: ExportedProgram, inputs: Sequence[np.ndarray]) ->
     if not sharing:
         return _run(program, inputs)
     rows, batch = len(inputs[sharing[0]]), specs[sharing[0]].batch
-    if not isinstance(batch, int) or rows == batch:
+    size = batch if isinstance(batch, int) else min(rows, max(2, samples_that_fit(program.graph)))
+    if rows == size:
         return _run(program, inputs)
     follows = [spec.batch == batch for spec in program_outputs(program)]
     runs = []
-    for start in range(0, rows, batch):
+    for start in range(0, rows, size):
         part = [
-            _filled(array[start : start + batch], batch) if at in sharing else array for at, array in enumerate(inputs)
+            _filled(array[start : start + size], size) if at in sharing else array for at, array in enumerate(inputs)
         ]
         runs.append(_run(program, part))
     return tuple(

@@ -296,15 +296,14 @@ def _layers(base: Graph, path: Path, named: Mapping[str, np.ndarray], decisions:
     from edgeopt.graph.parity import layer_sqnr
 
     quality = layer_sqnr(base.path, path, named, run_onnx)
-    count = len(next(iter(named.values())))
     rows = []
     for decision in decisions:
-        value = quality.get(decision.node)
+        value = quality.decibels.get(decision.node)
         why = "not a layer with weights" if value is None else "its output is exactly FP32's"
         sqnr = (
             not_measured("sqnr_db", "dB", why)
             if value is None or math.isinf(value)
-            else Measurement(name="sqnr_db", value=value, unit="dB", n=count)
+            else Measurement(name="sqnr_db", value=value, unit="dB", n=quality.samples)
         )
         rows.append(
             LayerRow(

@@ -13,9 +13,9 @@ import torch
 from compress_nets import MLP, dataset, export, make_config, make_context, samples, seeded
 from torch import nn
 
-from edgeopt.compress import prepare
 from edgeopt.compress.registry import STEPS
 from edgeopt.core.errors import DataError
+from edgeopt.model import batches
 
 STEP = STEPS["quantize"]
 
@@ -34,7 +34,7 @@ def mlp(**options):
 def test_no_more_samples_are_read_than_asked_for_and_progress_is_told():
     seen = []
     result, source = calibrate(mlp(), samples(100, (20,)), calibration_samples=50, batch_size=20, progress=seen.append)
-    assert [len(batch) for batch in source.seen] == 2 * [20, 20, 10]  # looked at, then calibrated on
+    assert [len(batch) for batch in source.seen] == [20, 20, 10]
     assert [(p.done, p.total) for p in seen if p.stage == "calibrate"] == [(0, 50), (20, 50), (40, 50), (50, 50)]
     assert result.stats["calibration_samples"] == 50
 
@@ -51,7 +51,7 @@ def test_a_static_program_gets_full_batches_with_the_same_ranges_as_a_dynamic_on
     x = samples(30, (20,))
     static, source = calibrate(mlp(batch=8), x, batch_size=20)
     dynamic, _ = calibrate(mlp(), x)
-    assert [len(batch) for batch in source.seen] == 2 * [8, 8, 8, 6]
+    assert [len(batch) for batch in source.seen] == [8, 8, 8, 6]
     np.testing.assert_allclose(list(static.ranges.values()), list(dynamic.ranges.values()), rtol=1e-5)
     assert static.model.inputs[0].shape == (8, 20)
 
@@ -182,6 +182,6 @@ def test_large_values_come_in_small_batches_and_give_the_same_ranges():
         assert [len(batch) for batch in source.seen][-len(sizes) :] == sizes
         found[observer] = result.ranges
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "_VALUE_BYTES", 2**40)
+        patch.setattr(batches, "_VALUE_BYTES", 2**40)
         whole, _ = calibrate(model, x, observer="histogram", batch_size=4)
     np.testing.assert_allclose(list(found["histogram"].values()), list(whole.ranges.values()), rtol=1e-5)

@@ -54,6 +54,35 @@ def test_observing_changes_nothing_and_ends_when_the_range_is_fixed():
     assert observer.fix() == fixed
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_of_large_samples_some_values_are_counted_and_the_extremes_known(layout):
+    x = torch.randn(6, 40, 64, 64, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
+    x[3, 17, 5, 60] = 40.0
+    whole, parts = (ActivationObserver(observer="histogram", percentile=99.9) for _ in range(2))
+    whole(x)
+    for part in x.split(2):  # in whatever batches they come
+        parts(part)
+    assert np.array_equal(whole.histogram.counts, parts.histogram.counts)
+    assert (whole.histogram.low, whole.histogram.high) == (float(x.min()), 40.0)
+    per_sample = whole.histogram.total / len(x)
+    assert 2**14 < per_sample <= 2**15
+    every = np.bincount(
+        np.clip(np.floor(x.numpy().ravel() / whole.histogram.width) + 4096, 0, 8191).astype(int), minlength=8192
+    )
+    shares = (
+        np.add.reduceat(counts / counts.sum(), np.arange(0, 8192, 64)) for counts in (every, whole.histogram.counts)
+    )
+    np.testing.assert_allclose(*shares, atol=5 * np.sqrt(0.25 / whole.histogram.total))
+
+
+def test_each_sample_is_counted_at_other_places():
+    observer = ActivationObserver(observer="histogram", percentile=99.9)
+    image = torch.linspace(0, 1, 3 * 2**15).repeat(3, 1)
+    observer(image)
+    counted = observer._some(image)
+    assert len(counted.unique()) == pytest.approx(3 * image.shape[1] / 5, rel=0.01)  # three offsets, steps of 5
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_not_counted(bad):
     observer = ActivationObserver(observer="percentile", percentile=99.9)

@@ -223,7 +223,7 @@ def test_evidence_is_still_found_in_a_folded_graph(same):
     inputs = {"x": same.samples}
     assert first_difference(same.program, same.float_path, inputs, run_reference, 1e-4) is None
     assert first_difference(same.quantized, same.int8_path, inputs, run_reference, 1e-4) is None
-    levels = layer_sqnr(same.float_path, same.int8_path, inputs, run_reference)
+    levels = layer_sqnr(same.float_path, same.int8_path, inputs, run_reference).decibels
     assert len(levels) == 5
     assert all(level > 15 for level in levels.values())
     points = activation_points(load_onnx(same.int8_path).graph)

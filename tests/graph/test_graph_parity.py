@@ -167,7 +167,7 @@ def test_names_that_decomposition_gives_away_are_not_confused(tmp_path):
 
 def test_layer_sqnr_is_that_of_the_layers_outputs(case):
     net = case("vit")
-    levels = layer_sqnr(net.float_path, net.int8_path, {"x": net.samples}, run_reference)
+    levels = layer_sqnr(net.float_path, net.int8_path, {"x": net.samples}, run_reference).decibels
     layers = [n.name for n in net.program.graph.nodes if str(n.target).startswith(("aten.conv", "aten.linear"))]
     assert list(levels) == layers
     # the last layer's output is the graph's
@@ -186,16 +186,27 @@ def test_layer_sqnr_does_not_depend_on_how_many_samples_are_run_at_once(case, mo
         runs.append(len(inputs["x"]))
         return run_reference(path, inputs)
 
-    wide = layer_sqnr(net.float_path, net.int8_path, samples, counted)
+    wide = layer_sqnr(net.float_path, net.int8_path, samples, counted).decibels
     assert runs == [8, 8, len(samples["x"]) - 8, len(samples["x"]) - 8]
     monkeypatch.setattr("edgeopt.graph.layers._ROOM", 0)
-    narrow = layer_sqnr(net.float_path, net.int8_path, samples, run_reference)
+    narrow = layer_sqnr(net.float_path, net.int8_path, samples, run_reference).decibels
     assert narrow == pytest.approx(wide, abs=1e-4)
+
+
+def test_layer_sqnr_of_large_values_takes_some_samples_and_says_how_many(case, monkeypatch):
+    net = case("resnet")
+    whole = layer_sqnr(net.float_path, net.int8_path, {"x": net.samples}, run_reference)
+    assert whole.samples == len(net.samples)
+    monkeypatch.setattr("edgeopt.graph.layers._ENOUGH", 1)
+    few = layer_sqnr(net.float_path, net.int8_path, {"x": net.samples}, run_reference)
+    assert few.samples == 8
+    first = layer_sqnr(net.float_path, net.int8_path, {"x": net.samples[:8]}, run_reference)
+    assert few.decibels == first.decibels
 
 
 def test_a_graph_compared_with_itself_is_identical_in_every_layer(case):
     net = case("resnet")
-    levels = layer_sqnr(net.float_path, net.float_path, {"x": net.samples[:8]}, run_reference)
+    levels = layer_sqnr(net.float_path, net.float_path, {"x": net.samples[:8]}, run_reference).decibels
     assert set(levels.values()) == {math.inf}
     assert len(levels) == 22
 
