@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from edgeopt.bundle.document import PrunedSection, TrainingSection, TrialRow
 from edgeopt.core.events import Event, ProgressListener
 from edgeopt.data.contract import Dataset
@@ -14,7 +16,7 @@ from edgeopt.model.trained import TrainedModel
 from edgeopt.recipes.schema import LayerPrecision, Recipe
 from edgeopt.targets.schema import Target
 
-__all__ = ["CUT_SHORT", "LayerDecision", "Step", "StepContext", "StepResult"]
+__all__ = ["CUT_SHORT", "Answers", "LayerDecision", "Step", "StepContext", "StepResult"]
 
 CUT_SHORT = "the time limit of the whole run"  # why a training ended that a later run is to go on with
 
@@ -39,6 +41,19 @@ class LayerDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a model answers to some samples.
+
+    Attributes:
+        inputs: One array [N, …] per input of the model, in order.
+        outputs: One array per output; [N, …] where it has the batch first.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
     """What a step may read beside the model.
 
@@ -52,6 +67,7 @@ class StepContext:
         original: The model before the recipe's first step, with its program: the teacher of every training, and what its
             scores are held against, however the steps between changed the model. It may have another architecture; its
             inputs and outputs are the model's. None: the model that comes in is the original.
+        answers: What the model that comes in answers to the first samples of the tuning split; None: not known yet.
     """
 
     data: Dataset | None
@@ -61,6 +77,7 @@ class StepContext:
     workspace: Path | None = None
     deadline: float | None = None
     original: TrainedModel | None = None
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ def quantize_program(model: TrainedModel, config: Quantize, context: StepContext
         look, other = Look(session.feed), None
         if "tune" in data.splits:
             other = Look(replace(session.feed, split=data.splits["tune"]))
-            other.fill(session.graph)
+            other.fill(session.graph, context.answers)
         made = quantize_graph(session, normalized, look.see)
         doubts = data_warnings(look, other, classification=data.task == "classification")
         layers = tuple(

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeopt.bundle.document import LayerRow, ParityRow, TrainingSection
 from edgeopt.compress.base import CUT_SHORT as ENDED_EARLY
+from edgeopt.compress.base import Answers
 from edgeopt.core.errors import GraphError, ModelError
 from edgeopt.core.events import Event
 from edgeopt.core.fingerprint import hash_file
@@ -227,7 +228,17 @@ def _export_quantized(
     path, named = folder / "model.onnx", samples.named(loaded.model)
     config, steps = plan.recipe.step(Quantize), grid_steps(plan.recipe)
     original = loaded.original.opened() if loaded.original else None
-    result = run_steps(context, loaded.opened(), plan, steps, original=original, data=data, workspace=workspace)
+    answers = Answers(inputs=samples.arrays, outputs=base.reference) if "tune" in data.splits else None
+    result = run_steps(
+        context,
+        loaded.opened(),
+        plan,
+        steps,
+        original=original,
+        data=data,
+        workspace=workspace,
+        answers=answers,
+    )
     program = result.model.program
     if program is None:
         raise GraphError("The quantize step returned no program.")

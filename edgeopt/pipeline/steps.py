@@ -15,7 +15,7 @@ from edgeopt.pipeline.plan import Plan
 from edgeopt.recipes.schema import Convert, Recipe, StepConfig, step_name
 
 if TYPE_CHECKING:
-    from edgeopt.compress.base import StepResult
+    from edgeopt.compress.base import Answers, StepResult
 
 __all__ = ["grid_steps", "run_steps"]
 
@@ -35,6 +35,7 @@ def run_steps(
     original: TrainedModel | None,
     data: Dataset | None,
     workspace: Path | None,
+    answers: Answers | None = None,
 ) -> StepResult:
     """Run them; what the last one says of layers and ranges holds, events and trainings are collected.
 
@@ -46,6 +47,7 @@ def run_steps(
         original: The model as it came, with its program, where a step before changed it.
         data: What they calibrate and train on.
         workspace: Where a step keeps what lets a killed run go on; None: nowhere.
+        answers: Of ``model`` to the first samples of the tuning split, where they are known.
     """
     from edgeopt.compress.base import StepContext, StepResult
     from edgeopt.compress.registry import STEPS
@@ -59,6 +61,7 @@ def run_steps(
             progress=context.progress,
             deadline=context.deadline,
             original=original,
+            answers=answers if number == 0 else None,
             workspace=workspace / str(number) if workspace is not None else None,
         )
         with warnings.catch_warnings():

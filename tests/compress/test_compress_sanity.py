@@ -10,6 +10,7 @@ import torch
 from compress_nets import Arrays, export, make_config, make_context, make_target, samples, seeded
 from torch import nn
 
+from edgeopt.compress.base import Answers
 from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import normalize
 from edgeopt.compress.registry import STEPS
@@ -40,14 +41,14 @@ def images(count, seed):
     return (sign + 0.3 * rng.normal(size=(count, 3, 8, 8))).astype(np.float32)
 
 
-def warnings(calibration, tune, **config):
+def warnings(calibration, tune, *, answers=None, **config):
     splits = {
         name: Split(name=name, source=Arrays(x), indices=np.arange(len(x)), how="given", fingerprint=str(number) * 64)
         for number, (name, x) in enumerate((("calibration", calibration), ("tune", tune)))
     }
     data = Dataset(name="images", task="classification", splits=splits, fingerprint="f" * 64)
     model = export(Sure().eval(), (3, 8, 8))
-    result = STEP.run(model, make_config(**config), make_context(data))
+    result = STEP.run(model, make_config(**config), make_context(data, answers=answers))
     return [e.message for e in result.events if e.kind == "warning"]
 
 
@@ -85,6 +86,19 @@ def test_noise_with_the_right_range_is_told_by_what_the_model_makes_of_it():
     noise = np.random.default_rng(3).normal(size=(64, 3, 8, 8)).astype(np.float32)
     found = warnings(noise, images(64, 2))
     assert any("mean confidence is 0." in m and "nats" in m and "not noise?" in m for m in found)
+
+
+def test_what_the_model_answers_to_the_tuning_split_is_not_computed_again():
+    tune, noise = images(64, 2), np.random.default_rng(3).normal(size=(64, 3, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        scores = Sure().eval()(torch.from_numpy(tune)).numpy()
+    (message,) = warnings(noise, tune, answers=Answers(inputs=(tune,), outputs=(scores,)))
+    assert message in warnings(noise, tune)
+    assert "not noise?" in message
+    unsure = Answers(inputs=(tune,), outputs=(np.zeros_like(scores),))
+    assert any("mean confidence is 1.00 and there 0.50" in m for m in warnings(images(64, 1), tune, answers=unsure))
+    few = Answers(inputs=(tune[:3],), outputs=(np.zeros_like(scores[:3]),))  # too few to go by
+    assert warnings(images(64, 1), tune, answers=few) == []
 
 
 @pytest.mark.parametrize(("observer", "need"), [("percentile", "20,000"), ("entropy", "20,480")])
