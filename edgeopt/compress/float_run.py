@@ -81,7 +81,7 @@ def _plan(model: GraphModule) -> tuple[Mapping[Node, _Conv], frozenset[Node]]:
     if not onednn or any(n.target is A.as_strided.default for n in nodes):
         return {}, frozenset()
     modules = dict(model.named_modules(remove_duplicate=False))
-    found = {node for node in nodes if node.target is A.conv2d.default and _is_image(node)}
+    found = {n for n in nodes if n.target is A.conv2d.default and _is_image(n) and _is_stored(n.args[1])}
     pads: dict[Any, Any] = {n: n.args[1] for n in nodes if n.target is A.pad.default and _only_pads(n, found, modules)}
     convs: dict[Node, _Conv] = {}
     passed = set(pads)
@@ -107,6 +107,11 @@ def _arguments(node: Any, first: int, defaults: Sequence[Any]) -> list[Any]:
 def _is_image(node: Any) -> bool:
     value = node.meta.get("val") if isinstance(node, Node) else None
     return isinstance(value, torch.Tensor) and value.ndim == 4 and value.dtype is torch.float32
+
+
+def _is_stored(weight: Any) -> bool:
+    """Whether a weight is the same in every run: an attribute, perhaps behind its observer."""
+    return bool((weight.args[0] if weight.op == "call_module" else weight).op == "get_attr")
 
 
 def _only_pads(pad: Any, convs: AbstractSet[Node], modules: Mapping[str, torch.nn.Module]) -> bool:

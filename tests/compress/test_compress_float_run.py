@@ -76,6 +76,20 @@ def test_only_what_nobody_else_reads_is_done_by_the_convolution():
     assert A.conv2d.default not in run
 
 
+def test_a_weight_that_is_computed_from_the_input_is_computed_each_time():
+    class Dynamic(nn.Module):
+        def forward(self, x):
+            return F.conv2d(x, x.mean((0, 2, 3)).reshape(1, 3, 1, 1)).flatten(1)
+
+    graph = normalize(export(Dynamic().eval(), (3, 8, 8)).program, split_attention=False)
+    runner = FloatRunner(graph)
+    for seed in (1, 2):
+        x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            (got,) = pytree.tree_leaves(runner.run(x, enable_io_processing=False))
+        torch.testing.assert_close(got, Dynamic()(x))
+
+
 def test_without_onednn_the_plain_graph_runs(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     graph = folded(export(seeded(MobileNet, (3, 16, 16)), (3, 16, 16)))
