@@ -108,7 +108,7 @@ def _events(session: Session, converted: GraphModule, samples: int) -> tuple[Eve
             left.setdefault((layer.op, layer.reason), []).append(layer)
     events = [
         Event(
-            kind="note" if reason.startswith("skipped") else "fallback",
+            kind="note" if reason.startswith(("skipped", "smaller")) else "fallback",
             stage="quantize",
             message=f"{_list([x.name for x in same])} ({op}) in float: {reason}{_share(same, session)}.",
             node=same[0].node if len(same) == 1 else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 
 from edgeopt.compress.attributes import attribute, constant_nodes
 from edgeopt.compress.layer_names import check_patterns, name_all
+from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import BATCH_NORMS, CONV_TRANSPOSES, CONVS
 from edgeopt.compress.outputs import MAX_POOLS, POOLS, absorbed, is_quantized_later, is_spatial_pool
 from edgeopt.recipes.schema import LayerPrecision, Quantize, weight_only
@@ -47,6 +48,7 @@ _FLOAT_OPS: dict[Any, tuple[str, str]] = {
     ),
 }
 _WEIGHTED = ("conv", "conv_transpose", "linear")
+_SMALL_SHARE = 0.01  # of a model's multiplications: a net of small layers alone has nothing else to quantize
 _WEIGHT_BITS: dict[LayerPrecision, int] = {"w7a8": 7, "w4a8": 4, "w8": 8, "w4": 4}  # whatever the target
 _THROUGH = (A.relu.default, A.relu_.default, A.hardtanh.default, A.hardtanh_.default, *BATCH_NORMS)
 
@@ -120,7 +122,7 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
     for option, patterns in (("skip", config.skip), ("assign", tuple(config.assign))):
         check_patterns(f"the quantize step's {option}", patterns, names)
 
-    layers = []
+    layers, counts = [], multiplications(model)
     weighted = [name for (_, op, _), name in zip(found, names, strict=True) if op in _WEIGHTED]
     ends = {*weighted[:1], *weighted[-1:]}
     for (node, op, why_float), name in zip(found, names, strict=True):
@@ -129,6 +131,8 @@ def find_layers(model: GraphModule, rules: QuantizationRules, config: Quantize) 
             # Without a weight there is only one way to be quantized; and none where only weights are.
             wanted, why = ("float", "only weights are quantized") if weight_only(wanted) else ("int8", "")
         why = why or why_float or _why_not_grouped(model, node, op, wanted, config)
+        if not why and op == "linear" and wanted == "int8" and not any(fnmatchcase(name, p) for p in config.assign):
+            why = _why_small(node, rules, counts)
         bits = _WEIGHT_BITS.get(wanted, rules.weight_bits)
         activations = () if why or weight_only(wanted) else _activations(node, op, rules)
         layers.append(
@@ -262,6 +266,14 @@ def _is_residual(node: Node, constants: set[Node]) -> bool:
 def _is_float(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _why_small(node: Node, rules: QuantizationRules, counts: Mapping[str, int]) -> str:
+    """Why a linear layer is not worth a grid in front of it; empty where it is, or its size is not known."""
+    own = counts.get(node.name, 0)
+    if not 0 < own < min(rules.smallest_linear, _SMALL_SHARE * sum(counts.values())):
+        return ""
+    return f"smaller than its grid would cost ({own:,} multiplications)"
 
 
 def _why_float(model: GraphModule, node: Node, op: str, rules: QuantizationRules, constants: set[Node]) -> str:

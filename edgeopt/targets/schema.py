@@ -102,6 +102,8 @@ class QuantizationRules(_Frozen):
             (an activation that the runtime does not absorb, a resize), because the runtime would else run it in float.
         quantize_linear_outputs: Likewise of a linear layer, for runtimes whose int8 products write int8 only; what the model
             returns stays in float.
+        smallest_linear: A linear layer of fewer multiplications per sample, and of less than a hundredth of the model's,
+            stays float: to quantize its input would take longer than its product. 0: none does.
         residual_add: Which inputs of a residual Add are quantized: ``none``; ``skip`` (the one that is not
             produced by a convolution, TensorRT's rule); ``both``. ``none`` exactly where ``quantized_ops`` has no ``add``.
     """
@@ -112,6 +114,7 @@ class QuantizationRules(_Frozen):
     quantized_ops: tuple[OpKind, ...]
     quantize_conv_outputs: bool = False
     quantize_linear_outputs: bool = False
+    smallest_linear: Annotated[int, Field(ge=0)] = 0
     residual_add: Literal["none", "skip", "both"]
 
     @model_validator(mode="after")

@@ -232,3 +232,20 @@ def test_torch_is_left_as_it_was(nets):
 
 def test_the_identity_depends_on_the_configuration(nets):
     assert quantize(nets, "mlp").model.identity != quantize(nets, "mlp", observer="percentile").model.identity
+
+
+def test_a_last_layer_smaller_than_its_grid_would_cost_stays_in_float(nets):
+    target = make_target(smallest_linear=4096)
+    result = quantize(nets, "mobilenet", target=target)
+    head = next(d for d in result.decisions if d.op == "linear")
+    assert (head.precision, head.reason) == ("float", "smaller than its grid would cost (320 multiplications)")
+    assert all(d.precision == "int8" for d in result.decisions if d.op == "conv")
+    (event,) = [e for e in result.events if "smaller" in e.message]
+    assert event.kind == "note"
+    asked = quantize(nets, "mobilenet", target=target, assign={head.name: "int8"})
+    assert next(d for d in asked.decisions if d.op == "linear").precision == "int8"
+
+
+def test_a_net_of_small_layers_is_quantized(nets):
+    result = quantize(nets, "mlp", target=make_target(smallest_linear=4096))
+    assert [d.precision for d in result.decisions] == ["int8"] * 3
