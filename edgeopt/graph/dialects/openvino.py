@@ -12,6 +12,7 @@ from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.block_weights import BlockWeights
 from edgeopt.graph.passes.drop_branch_points import DropBranchPoints
 from edgeopt.graph.passes.drop_output_points import DropOutputPoints
+from edgeopt.graph.passes.float_reductions import FloatReductions
 from edgeopt.graph.passes.hoist_quantize import MOVES, HoistQuantize
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.pack_int4 import PackInt4
@@ -42,7 +43,7 @@ class OpenVino:
 
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write activations as uint8, without the grids that part a convolution from its activation function."""
-        dropped = run_passes(model, [DropOutputPoints()])
+        dropped = run_passes(model, [DropOutputPoints(), FloatReductions()])
         if not self.rounds_branches:
             dropped = run_passes(model, [DropBranchPoints()]) or dropped
         keep = _feeds_products if self.signed_products else lambda _: False
