@@ -143,6 +143,8 @@ class TestStep:
 
     def test_a_weight_that_is_computed_stays_dense(self):
         net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 4))
+        with torch.no_grad():  # as it is made, a direction times its own length can be the parameter to the last bit
+            net[0].parametrizations.weight.original0.mul_(2)
         result = STEP.run(export(net, (8,)), Sparsify(pattern="2:4"), make_context(None))
         assert result.decisions[0].reason == "its weight is no parameter, but computed from others"
         assert result.model.sparse.keys() == {"1.weight"}
