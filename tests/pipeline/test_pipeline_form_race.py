@@ -71,12 +71,36 @@ def test_the_first_start_that_it_does_not_win_ends_its_race(race):
 
 @pytest.mark.parametrize(
     "one",
-    [ratio(1.0), ratio(1 - LEAST_GAIN), ratio(0.95, spread=0.1), not_measured("latency_ratio", "1", "it crashed")],
+    [ratio(1.0), ratio(1 - LEAST_GAIN), not_measured("latency_ratio", "1", "it crashed")],
 )
-def test_a_gain_that_is_small_or_open_is_none(race, one):
+def test_a_gain_that_is_small_is_none(race, one):
     taken, _, timed = race(other=[one] * STARTS)
     assert taken == "first"
     assert len(timed) == 1
+
+
+OPEN = ratio(0.95, spread=0.1)
+
+
+def test_one_start_that_leaves_it_open_is_repeated(race):
+    taken, (message,), timed = race(other=[ratio(0.93), OPEN, ratio(0.92), ratio(0.94)])
+    assert taken == "other"
+    assert len(timed) == STARTS + 1
+    assert "(4 starts of 200 inferences): it is taken." in message
+
+
+def test_two_starts_that_leave_it_open_end_its_race(race):
+    taken, _, timed = race(other=[OPEN, ratio(0.93), OPEN, ratio(0.93)])
+    assert taken == "first"
+    assert len(timed) == STARTS
+
+
+def test_a_form_that_has_won_waits_for_the_others(race):
+    taken, _, timed = race(
+        sure=[ratio(0.9), ratio(0.9), ratio(0.9)], open=[OPEN, ratio(0.95), ratio(0.95), ratio(0.95)]
+    )
+    assert taken == "sure"
+    assert timed[-1] == ("open",)
 
 
 def test_of_two_the_faster_is_taken_and_the_other_is_told_so(race):
