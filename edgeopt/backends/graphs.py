@@ -145,7 +145,8 @@ def _quantized(model: onnx.ModelProto) -> Iterator[str]:
         return maker is not None and maker.op_type == "DequantizeLinear"
 
     for node in model.graph.node:
-        if node.op_type in WEIGHTED_OPS and len(node.input) > 1 and all(map(from_int8, node.input[:2])):
+        is_product = node.op_type in WEIGHTED_OPS and len(node.input) > 1 and all(map(from_int8, node.input[:2]))
+        if is_product or node.op_type == "MatMulIntegerToFloat":
             yield node.name or node.output[0]
 
 

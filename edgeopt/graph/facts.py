@@ -17,7 +17,8 @@ from edgeopt.graph.qdq import array_of
 
 __all__ = ["GraphFacts", "graph_facts", "infer_at_batch_1", "is_dequantized", "node_macs"]
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PRODUCT = "MatMulIntegerToFloat"  # ONNX Runtime's own, of which ONNX knows no shape
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", _PRODUCT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,23 @@ def infer_at_batch_1(model: ir.Model) -> None:
     for node in model.graph:
         for value in node.outputs:
             value.shape = None
+    stand_ins = [_stand_in(model.graph, node) for node in list(model.graph) if node.op_type == _PRODUCT]
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for node, value, made in stand_ins:
+        node.outputs[0].shape = value.shape
+        value.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
+        model.graph.remove(made, safe=True)
+
+
+def _stand_in(graph: ir.Graph, node: ir.Node) -> tuple[ir.Node, ir.Value, list[ir.Node]]:
+    """What ONNX knows the shapes of, read in a product's place: the product, what is read, and the nodes that make it."""
+    sums = ir.node("MatMulInteger", node.inputs[:2], num_outputs=1)
+    cast = ir.node("Cast", [sums.outputs[0]], {"to": ir.DataType.FLOAT.value}, num_outputs=1)
+    for index, made in enumerate((sums, cast)):
+        made.outputs[0].name = f"{node.outputs[0].name}/stand-in {index}"
+    graph.insert_before(node, [sums, cast])
+    node.outputs[0].replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
+    return node, cast.outputs[0], [sums, cast]
 
 
 def _macs(model: ir.Model) -> int | None:

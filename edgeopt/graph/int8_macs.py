@@ -18,7 +18,7 @@ _UNCOUNTED = ("MatMulNBits", "GRU", "LSTM", "RNN")
 
 
 def int8_macs_pct(path: Path) -> Measurement:
-    """Percent of the multiply-accumulates whose both operands come out of DequantizeLinear; for one sample.
+    """Percent of the multiply-accumulates whose both operands come out of DequantizeLinear, or are integers; for one sample.
 
     Weight-only layers compute in float and do not count. A runtime may still run a planned op in float.
 
@@ -44,19 +44,19 @@ def int8_macs_pct(path: Path) -> Measurement:
 
 
 def planned_nodes(path: Path) -> frozenset[str]:
-    """Names of the nodes that multiply and whose both operands come out of DequantizeLinear.
+    """Names of the nodes that multiply and whose both operands come out of DequantizeLinear, or are integers.
 
     Raises:
         GraphError: The file cannot be read.
     """
-    products = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    products = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulIntegerToFloat")
     return frozenset(
         node.name for node in load_onnx(path).graph if node.name and node.op_type in products and _is_planned(node)
     )
 
 
 def _is_planned(node: ir.Node) -> bool:
-    return all(is_dequantized(value) for value in node.inputs[:2])
+    return node.op_type == "MatMulIntegerToFloat" or all(is_dequantized(value) for value in node.inputs[:2])
 
 
 def _named(node: ir.Node) -> str:

@@ -12,6 +12,7 @@ from edgeopt.core.errors import GraphError
 
 __all__ = [
     "BITS_KEY",
+    "NAME_KEY",
     "NODE_KEY",
     "RANGE_KEY",
     "SPARSITY_KEY",
@@ -29,6 +30,7 @@ __all__ = [
 BITS_KEY = "edgeopt.weight_bits"  # on a weighted op: bits of its integer weight, where that is less than 8
 RANGE_KEY = "edgeopt.range"  # on QuantizeLinear: "low high", what calibration saw there
 SPARSITY_KEY = "edgeopt.sparsity"  # on a weighted op: the N:M pattern that its weight was proved to hold
+NAME_KEY = "edgeopt.name"  # on a runtime's own op: the name of the product that it was written for
 NODE_KEY = "edgeopt.node"  # on a weighted op: the fx node of the exported program that it came from
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Behind", "Grid", "Multiplication", "multiplications"]
 
 _COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "GRU", "LSTM", "RNN"})
-_WRITTEN_INT8 = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
+_WRITTEN_INT8 = frozenset(
+    {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
+)
 # They move values and leave them as they are: a grid on one side is a grid on the other.
 _MOVES = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Identity"})
 _DEEP = 6  # operators that are followed behind a multiplication

@@ -17,6 +17,7 @@ from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.float_stem import FloatStem
 from edgeopt.graph.passes.fold_pad import FoldPad
 from edgeopt.graph.passes.hoist_quantize import HoistQuantize
+from edgeopt.graph.passes.integer_products import IntegerProducts
 from edgeopt.graph.passes.matmul_nbits import MatMulNBits
 from edgeopt.graph.passes.own_zero_points import OwnZeroPoints
 from edgeopt.graph.passes.pack_int4 import PackInt4
@@ -32,10 +33,12 @@ class OrtX86:
 
     Attributes:
         float_stem: Whether the layers that read the model's input run in float.
+        integer_products: Whether matrix products are written as the runtime's own operator, with their biases.
     """
 
     name: str = "ort-x86"
     float_stem: bool = False
+    integer_products: bool = False
 
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write every activation as uint8, then move Q/DQ to where ONNX Runtime looks for them."""
@@ -47,6 +50,8 @@ class OrtX86:
         same = not run_passes(model, [QuantizeBias()]) and same
         left = left_alone(model)  # before Pad comes to read integers
         run_passes(model, [HoistQuantize(), AverageAsConv(), WidenInput(), OwnZeroPoints(), MatMulNBits(), PackInt4()])
+        if self.integer_products:
+            same = not run_passes(model, [IntegerProducts()]) and same
         events = (*left, *unquantized_outputs(model, "ONNX Runtime"), *float_on_purpose(stem.changed))
         return Rewrite(same_points=same, events=events)
 

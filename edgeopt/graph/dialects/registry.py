@@ -25,6 +25,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
         "ort-x86-float-stem": "edgeopt.graph.dialects.ort_x86_float_stem:DIALECT",
         "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
+        "ort-x86-products": "edgeopt.graph.dialects.ort_x86_products:DIALECT",
         "tensorrt": "edgeopt.graph.dialects.tensorrt:DIALECT",
         "xnnpack": "edgeopt.graph.dialects.xnnpack:DIALECT",
     },

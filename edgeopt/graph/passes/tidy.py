@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgeopt.graph.qdq import NAME_KEY
+
 __all__ = ["Tidy"]
 
 
@@ -28,6 +30,7 @@ class Tidy(ir.passes.InPlacePass):
 
 
 def _name_nodes(graph: ir.Graph | ir.Function) -> None:
-    """A node is named after what it makes, which is unique already."""
+    """A node is named after what it makes, which is unique already; one that stands for another keeps that one's name."""
     for node in graph:
-        node.name = f"{node.op_type}:{node.outputs[0].name}" if node.outputs else node.op_type
+        made = f"{node.op_type}:{node.outputs[0].name}" if node.outputs else node.op_type
+        node.name = node.metadata_props.get(NAME_KEY, made)
