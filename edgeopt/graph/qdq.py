@@ -20,6 +20,7 @@ __all__ = [
     "activation_points",
     "add_initializer",
     "array_of",
+    "is_plain_product",
     "new_initializer",
     "other_quantizers",
     "set_grid",
@@ -106,6 +107,12 @@ def weighted_nodes(graph: ir.Graph) -> Iterator[tuple[ir.Node, np.ndarray, ir.No
             weight = array_of(value)
             if weight is not None:
                 yield node, weight, None
+
+
+def is_plain_product(node: ir.Node) -> bool:
+    """Whether a MatMul or Gemm is x·W + b and nothing else: no factors, x as it stands."""
+    factors = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return factors and not node.attributes.get_int("transA", 0)
 
 
 def array_of(value: ir.Value | None) -> np.ndarray | None:

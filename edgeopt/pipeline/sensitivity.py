@@ -94,8 +94,11 @@ def tuning_split(run: Run) -> Split:
 
 def sensitivity_table(trials: TrialsOnUse, *, complement: bool = False) -> Table:
     """Score each group alone in each precision, and everything together, as a cached stage."""
-    from edgeopt.compress.groups import Group
-    from edgeopt.compress.score import Score
+    from edgeopt.compress.quantize import quiet_loggers
+
+    with quiet_loggers():
+        from edgeopt.compress.groups import Group
+        from edgeopt.compress.score import Score
 
     run, plan, config = trials.run, trials.plan, trials.config
     precisions: list[LayerPrecision] = [p for p in config.candidates if p != "float"]

@@ -48,7 +48,6 @@ FORMS = {
     "Add the other way": lambda: product("m = MatMul(d, k) y = Add(bias, m)"),
     "Gemm": lambda: product("y = Gemm(d, k, bias)", dims="n"),
     "Gemm, transposed": lambda: product("y = Gemm<transB = 1>(d, k, bias)", dims="n", stored="rows"),
-    "a Transpose": lambda: product("t = Transpose<perm = [1, 0]>(k) y = MatMul(d, t)", stored="rows"),
     "read twice": lambda: product("m = MatMul(d, k) a = Relu(m) y = Add(m, a)"),
 }
 

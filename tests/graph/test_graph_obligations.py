@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from graph_nets import run_optimized, run_reference
+from graph_nets import run_openvino, run_optimized, run_reference
 from obligation_nets import NETS, quantized
 
 from edgeopt.graph.dialects import DIALECTS, apply_dialect
@@ -23,15 +23,6 @@ def sqnr(reference, output):
     reference, output = reference.astype(np.float64), output.astype(np.float64)
     noise = ((reference - output) ** 2).sum()
     return math.inf if noise == 0 else 10 * math.log10((reference**2).sum() / noise)
-
-
-def run_openvino(path, x):
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(path)
-    model.reshape({model.inputs[0]: list(x.shape)})
-    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
 
 
 def graphs(net, tmp_path):

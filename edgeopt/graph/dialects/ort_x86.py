@@ -47,11 +47,12 @@ class OrtX86:
         stem = FloatStem()
         if self.float_stem:
             same = not run_passes(model, [stem]) and same
-        same = not run_passes(model, [QuantizeBias()]) and same
         left = left_alone(model)  # before Pad comes to read integers
-        run_passes(model, [HoistQuantize(), AverageAsConv(), WidenInput(), OwnZeroPoints(), MatMulNBits(), PackInt4()])
+        run_passes(model, [HoistQuantize()])
         if self.integer_products:
             same = not run_passes(model, [IntegerProducts()]) and same
+        same = not run_passes(model, [QuantizeBias()]) and same
+        run_passes(model, [AverageAsConv(), WidenInput(), OwnZeroPoints(), MatMulNBits(), PackInt4()])
         events = (*left, *unquantized_outputs(model, "ONNX Runtime"), *float_on_purpose(stem.changed))
         return Rewrite(same_points=same, events=events)
 

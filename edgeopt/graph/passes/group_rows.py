@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeopt.graph.passes.pack_int4 import demand_fit, is_four_bits
-from edgeopt.graph.qdq import array_of, weighted_nodes
+from edgeopt.graph.qdq import array_of, is_plain_product, weighted_nodes
 
 __all__ = ["GroupedWeight", "grouped_weights"]
 
@@ -59,7 +59,7 @@ def grouped_weights(graph: ir.Graph) -> Iterator[GroupedWeight]:
             continue
         flips = sum(step.op_type == "Transpose" for step in way) + node.attributes.get_int("transB", 0)
         per_row = scales.shape == rows.shape[:1] and dequantize.attributes.get_int("axis", 1) % 2 == 0
-        if flips != 1 or not per_row or not _is_plain(node) or int(shape[1]) % rows.shape[1]:
+        if flips != 1 or not per_row or not is_plain_product(node) or int(shape[1]) % rows.shape[1]:
             continue
         if is_four_bits(node):
             demand_fit(node, rows)
@@ -83,8 +83,3 @@ def _way(node: ir.Node) -> list[ir.Node]:
         value = producer.inputs[0]
         producer = value.producer() if value is not None else None
     return way
-
-
-def _is_plain(node: ir.Node) -> bool:
-    factors = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
-    return factors and not node.attributes.get_int("transA", 0)
