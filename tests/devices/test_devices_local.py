@@ -124,10 +124,11 @@ def test_no_agent_outlives_its_host(end, tmp_path):
     entry = tmp_path / "entry"
     entry.write_text('{"inputs": {"x": ["float32", ["n"]]}, "outputs": {}}')
     program = textwrap.dedent(f"""
-        import time
+        import signal, time
         from pathlib import Path
         from edgeopt.core.engine import Engine
         from edgeopt.devices.local import LocalDevice
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
         engine = Engine(runtime="null", runtime_version="0", directory=Path({str(tmp_path)!r}), entry="entry",
                         status="built", inputs=(), outputs=())
         with LocalDevice().open(engine) as session:
