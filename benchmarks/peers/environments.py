@@ -100,7 +100,8 @@ PEERS: Mapping[str, Peer] = {
             "setuptools==79.0.1",  # it imports pkg_resources
             "six==1.17.0",  # and this, undeclared
         ),
-        variants={"default": Variant(), "qdq": Variant()},
+        # By default it writes operators on integers (QLinearConv), which OpenVINO does not have.
+        variants={"default": Variant(runtimes=("onnxruntime",)), "qdq": Variant()},
     ),
     "aimet": Peer(
         title="AIMET",

@@ -16,6 +16,7 @@ from edgeopt.backends.coverage.ov import openvino_coverage
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.lint import lint, predictions_left_out
 from edgeopt.backends.openvino_artifacts import BLOB, BUILD_COMMAND, artifact_events, export_blob, write_builder
+from edgeopt.backends.openvino_fold import fold
 from edgeopt.backends.openvino_options import OPTIONS, read_options
 from edgeopt.backends.support import (
     HostRunner,
@@ -81,6 +82,7 @@ class OpenVinoBackend:
                     for spec in read.inputs
                 }
             )
+            fold(model, read)
             _name_nodes(model, read)
             inputs = _specs(model.inputs, read.inputs)
             outputs = _specs(model.outputs, read.outputs)

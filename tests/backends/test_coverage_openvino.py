@@ -47,7 +47,12 @@ CASES = {
         conv(axis=0),
         "lie along axis 1, not along the output channels",
     ),
-    "transposed": ("ConvTranspose:c", transposed(), transposed(dtype="int8", zero_point=0), "zero point of its input"),
+    "transposed": (
+        "ConvTranspose:c",
+        transposed(zero_point=100),
+        transposed(dtype="int8", zero_point=0),
+        "zero point of its input",
+    ),
 }
 
 

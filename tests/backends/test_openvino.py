@@ -138,7 +138,8 @@ def test_weights_stay_float32_on_disk(save, empty):
     stored = (engine.directory / "model.bin").read_bytes()
     for tensor in net.graph.initializer:
         if tensor.name in ("w", "f"):
-            assert numpy_helper.to_array(tensor).tobytes() in stored
+            values = numpy_helper.to_array(tensor)  # the folding turns a linear layer's over
+            assert values.tobytes() in stored or values.T.tobytes() in stored
 
 
 def test_bytes_do_not_depend_on_what_the_process_did_before(save, empty):

@@ -1,0 +1,81 @@
+"""OpenVINO's folding: a smaller IR that executes the same, 4-bit weights that stay small, attention as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from coverage_nets import Net, conv_layer, linear_layer
+
+from edgeopt.agent.runners.openvino import compile_properties, import_openvino
+from edgeopt.backends.graphs import read_graph
+from edgeopt.backends.openvino_fold import fold
+from edgeopt.graph.passes.pack_int4 import PackInt4
+from edgeopt.graph.qdq import BITS_KEY
+
+pytest.importorskip("openvino", reason="pip install 'edgeopt[openvino]'")
+
+
+def conv_chain():
+    net = Net()
+    value = net.add("Relu", [conv_layer(net, net.grid("x"), "c")], "r")
+    return net.model(net.add("GlobalAveragePool", [conv_layer(net, net.grid(value), "d")], "y"))
+
+
+def narrow_conv():
+    """Its weights fit in 4 bits, and are packed."""
+    net = Net()
+    net.constant("c_weight", net.rng.integers(-7, 8, (16, 16, 3, 3)).astype("int8"))
+    made = ir.serde.deserialize_model(net.model(conv_layer(net, net.grid("x"), "c")))
+    made.graph.node("Conv:c").metadata_props[BITS_KEY] = "4"
+    return ir.serde.serialize_model(PackInt4()(made).model)
+
+
+def attention():
+    net = Net((1, 16, 16))
+    value = net.add("Softmax", [net.add("MatMul", ["x", "x"], "scores")], "shares")
+    return net.model(linear_layer(net, net.grid(value), "m"))
+
+
+def opened(path):
+    return import_openvino().Core().read_model(str(path))
+
+
+def executed(model, x):
+    compiled = import_openvino().Core().compile_model(model, "CPU", compile_properties({}, 1))
+    ops = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+    return compiled([x])[0], Counter((op["layerType"].value, op["runtimePrecision"].value) for op in ops)
+
+
+@pytest.mark.parametrize("build", [conv_chain, narrow_conv])
+def test_what_is_executed_stays_and_the_ir_shrinks(save, build, tmp_path):
+    path = save(build())
+    plain, folded = opened(path), opened(path)
+    assert fold(folded, read_graph(path))
+    x = np.random.default_rng(1).normal(size=(1, 16, 12, 12)).astype("float32")
+    before, ops_before = executed(plain, x)
+    after, ops_after = executed(folded, x)
+    np.testing.assert_array_equal(before, after)
+    assert ops_before == ops_after
+    assert len(folded.get_ops()) < 0.7 * len(plain.get_ops())
+
+
+def test_packed_weights_stay_packed(save, tmp_path):
+    path = save(narrow_conv())
+    weights = next(t for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.INT4)
+    model = opened(path)
+    fold(model, read_graph(path))
+    import_openvino().save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    assert weights.raw_data in (tmp_path / "model.bin").read_bytes()
+    assert "DisableConstantFolding" not in (tmp_path / "model.xml").read_text()
+
+
+def test_attention_is_left_as_it_was(save):
+    path = save(attention())
+    model = opened(path)
+    before = [op.get_type_name() for op in model.get_ordered_ops()]
+    assert not fold(model, read_graph(path))
+    assert [op.get_type_name() for op in model.get_ordered_ops()] == before
