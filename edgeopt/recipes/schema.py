@@ -103,9 +103,9 @@ class Quantize(_Frozen):
         precision: What every layer gets that neither ``skip``, ``assign`` nor ``ends`` names. ``int8`` and ``w4a8`` have
             one weight scale per output channel; ``w8`` and ``w4`` one per ``group_size`` weights.
         observer: Which range of an activation the grid covers. ``minmax``: all of it; ``moving_average``: the batches'
-            extremes, averaged; ``percentile``: all but outliers; ``histogram``: the range with the least squared error;
-            ``entropy``: the one with the least Kullback-Leibler divergence; ``best``: of all but ``moving_average``,
-            the one whose outputs are closest to FP32's on the tuning split.
+            extremes, averaged; ``percentile``: all but outliers; ``histogram``: the range with the least squared error, what
+            is clipped weighing more; ``entropy``: the one with the least Kullback-Leibler divergence; ``best``: of all but
+            ``moving_average``, the one whose outputs are closest to FP32's on the tuning split.
         percentile: For ``percentile`` only: the two-sided fraction kept, in percent, e.g. 99.99.
         momentum: For ``moving_average`` only: the weight of each new batch.
         weight_granularity: One scale per output ``channel``, where the target takes it, or per ``tensor``.

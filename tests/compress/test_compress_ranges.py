@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeopt.compress.ranges import (
+    CLIPPED,
     INT8_MAX,
     INT8_MIN,
     SCALE_FLOOR,
@@ -78,14 +79,19 @@ def test_a_percentile_range_keeps_at_least_its_share_and_cuts_no_more_than_a_bin
     assert exact[-1 - index] <= high <= exact[-1 - index] + histogram.width
 
 
-def squared_error(values: np.ndarray, largest: float) -> float:
+def weighted_error(values: np.ndarray, largest: float, clipped: float) -> float:
     values, scale = values.astype(np.float64), symmetric_scale(-largest, largest)
-    return float(((values - np.clip(np.rint(values / scale), INT8_MIN, INT8_MAX) * scale) ** 2).sum())
+    squares = (values - np.clip(np.rint(values / scale), INT8_MIN, INT8_MAX) * scale) ** 2
+    return float((squares * np.where(np.abs(values) > largest, clipped, 1.0)).sum())
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.integers(0, 10**6), st.sampled_from(["normal", "laplace", "lognormal", "uniform", "relu"]))
-def test_the_histogram_range_has_nearly_the_least_squared_error_of_all_symmetric_ranges(seed, shape):
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["normal", "laplace", "lognormal", "uniform", "relu"]),
+    st.sampled_from([1.0, CLIPPED, 100.0]),
+)
+def test_the_histogram_range_has_nearly_the_least_weighted_error_of_all_symmetric_ranges(seed, shape, clipped):
     rng = np.random.default_rng(seed)
     values = {
         "normal": lambda: rng.normal(size=20_000),
@@ -94,11 +100,18 @@ def test_the_histogram_range_has_nearly_the_least_squared_error_of_all_symmetric
         "uniform": lambda: rng.uniform(-3, 3, size=20_000),
         "relu": lambda: np.maximum(rng.normal(size=20_000), 0),
     }[shape]().astype(np.float32)
-    low, high = best_range(fill(values))
+    low, high = best_range(fill(values), clipped)
     largest = float(np.abs(values).max())
-    exhaustive = min(squared_error(values, largest * share) for share in np.linspace(0.02, 1, 400))
-    assert squared_error(values, max(-low, high)) <= 1.01 * exhaustive
-    assert squared_error(values, max(-low, high)) <= squared_error(values, largest) * 1.001
+    exhaustive = min(weighted_error(values, largest * share, clipped) for share in np.linspace(0.02, 1, 400))
+    assert weighted_error(values, max(-low, high), clipped) <= 1.01 * exhaustive
+    assert weighted_error(values, max(-low, high), clipped) <= weighted_error(values, largest, clipped) * 1.001
+
+
+def test_the_more_clipping_weighs_the_less_is_clipped():
+    histogram = fill(np.random.default_rng(0).laplace(size=20_000).astype(np.float32))
+    highs = [best_range(histogram, clipped)[1] for clipped in (1.0, 8.0, 1e3, 1e9)]
+    assert highs == sorted(highs)
+    assert highs[0] < 0.95 * highs[-1]
 
 
 def test_a_one_sided_range_stays_one_sided():
