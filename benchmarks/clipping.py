@@ -32,7 +32,7 @@ from edgeopt.recipes.schema import Quantize
 from edgeopt.targets.load import find_target
 
 FORMS = {"onnxruntime": "ort-x86", "openvino": "openvino"}
-TARGET = find_target("x86-vnni")
+TARGET = find_target("local")
 BEST_RANGE = ranges.best_range
 
 
