@@ -11,7 +11,6 @@ is timed.
 from __future__ import annotations
 
 import argparse
-import functools
 import tempfile
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def main() -> None:
 
 def sqnr(net: Net, weight: float, count: int, samples: int) -> dict[str, float]:
     """Decibels by runtime, with clipping at that weight and that many samples of calibration."""
-    ranges.best_range = functools.partial(BEST_RANGE, clipped=weight)
+    ranges.best_range = lambda histogram, _: BEST_RANGE(histogram, weight)
     model = load_model(net.model)
     data = load_data(net.data, inputs=model.inputs, outputs=model.outputs)
     config = load_recipe("int8-ptq", [f"steps.quantize.calibration_samples={count}"]).step(Quantize)

@@ -12,7 +12,16 @@ from torchao.quantization.pt2e import ObserverBase
 
 from edgeopt.compress.attributes import attribute, constant
 from edgeopt.compress.pair_sums import pair_floor, settle
-from edgeopt.compress.ranges import INT8_MAX, INT8_MIN, SCALE_FLOOR, Histogram, Observer, choose_range, symmetric_scale
+from edgeopt.compress.ranges import (
+    CLIPPED,
+    INT8_MAX,
+    INT8_MIN,
+    SCALE_FLOOR,
+    Histogram,
+    Observer,
+    choose_range,
+    symmetric_scale,
+)
 from edgeopt.recipes.schema import ObserverName
 
 __all__ = [
@@ -54,11 +63,12 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         observer: ObserverName,
         percentile: float,
         momentum: float = 0.1,
+        clipped: float = CLIPPED,
         dtype: torch.dtype = torch.int8,
         **_: Any,
     ) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)
-        self.observer, self.percentile, self.momentum = observer, percentile, momentum
+        self.observer, self.percentile, self.momentum, self.clipped = observer, percentile, momentum, clipped
         self.average: tuple[float, float] | None = None
         self.qscheme, self.ch_axis = torch.per_tensor_symmetric, -1
         self.quant_min, self.quant_max = INT8_MIN, INT8_MAX
@@ -109,13 +119,13 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
                 self.calibrated = self.average or (0.0, 0.0)
             else:
                 first = "histogram" if self.observer == "best" else self.observer
-                self.calibrated = choose_range(self.histogram, first, self.percentile)
+                self.calibrated = choose_range(self.histogram, first, self.percentile, self.clipped)
         self.enabled = False
         return self.calibrated
 
     def choose(self, observer: Observer) -> None:
         """Read the range anew from what was seen, as ``observer`` does; only where the histogram was kept."""
-        self.calibrated = choose_range(self.histogram, observer, self.percentile)
+        self.calibrated = choose_range(self.histogram, observer, self.percentile, self.clipped)
 
     @property
     def scale(self) -> float:

@@ -18,8 +18,8 @@ from edgeopt.compress.layers import Layer
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.outputs import absorbed
 from edgeopt.compress.pair_sums import meets_in_pairs
-from edgeopt.compress.ranges import INT8_MAX, INT8_MIN
-from edgeopt.recipes.schema import Quantize, weight_only
+from edgeopt.compress.ranges import CLIPPED, INT8_MAX, INT8_MIN
+from edgeopt.recipes.schema import Qat, Quantize, weight_only
 from edgeopt.targets.schema import QuantizationRules
 
 __all__ = ["EdgeQuantizer"]
@@ -37,7 +37,11 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]
             quant_max=INT8_MAX,
             qscheme=torch.per_tensor_symmetric,
             observer_or_fake_quant_ctr=ActivationObserver.with_args(
-                observer=config.observer, percentile=config.percentile, momentum=config.momentum
+                observer=config.observer,
+                percentile=config.percentile,
+                momentum=config.momentum,
+                # Training learns on this very grid and makes up for what it clips; finer ones come only afterwards.
+                clipped=1.0 if isinstance(config, Qat) else CLIPPED,
             ),
         )
         self._per_channel = rules.per_channel_weights and config.weight_granularity == "channel"

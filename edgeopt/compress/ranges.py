@@ -105,19 +105,22 @@ class Histogram:
         return np.arange(-_HALF, _HALF + 1) * self.width
 
 
-def choose_range(histogram: Histogram, observer: Observer, percentile: float) -> tuple[float, float]:
+def choose_range(
+    histogram: Histogram, observer: Observer, percentile: float, clipped: float = CLIPPED
+) -> tuple[float, float]:
     """The (low, high) that int8 should cover, within the values seen; ``low <= high``.
 
     Args:
         histogram: Not empty.
         observer: As in the recipe.
         percentile: In (50, 100]; for ``percentile`` only.
+        clipped: For ``histogram`` only: see ``best_range``.
     """
     if observer == "minmax" or histogram.width == 0.0:
         return histogram.low, histogram.high
     if observer == "percentile":
         return _percentile_range(histogram, percentile)
-    return entropy_range(histogram) if observer == "entropy" else best_range(histogram)
+    return entropy_range(histogram) if observer == "entropy" else best_range(histogram, clipped)
 
 
 def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:

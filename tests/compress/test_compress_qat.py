@@ -9,11 +9,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compress_nets import NETS, export, make_context, make_target, run, samples, sqnr_db
+from compress_nets import NETS, export, make_config, make_context, make_target, run, samples, sqnr_db
 from torch import nn
 from training_nets import make_qat, net_of, run_qat, training_data
 
-from edgeopt.compress.prepare import open_session
+from edgeopt.compress.observers import ActivationObserver
+from edgeopt.compress.prepare import open_session, prepare
 from edgeopt.compress.qat import finish_qat, start_qat
 from edgeopt.compress.registry import STEPS
 from edgeopt.compress.training.loop import train
@@ -97,6 +98,19 @@ def test_few_weight_bits_arrive_as_they_were_trained(bits, scales, tmp_path):
     values = [row["value"] for row in outcome.curve]
     if bits == 2:  # on these inputs four bits leave nothing to win back
         assert values[outcome.best_epoch] < 0.7 * values[0]  # the start is the same grid without training
+
+
+def test_training_starts_on_the_steps_with_the_least_error_of_its_own_grid():
+    model, net, shape = net_of("mlp")
+    context, config = make_context(training_data(net, shape, 128)), make_qat(observer="histogram")
+    started = start_qat(open_session(model, config, context), config).prepared
+    after, _ = prepare(open_session(model, make_config(observer="histogram"), context))
+    trained, written = (
+        np.array([module.scale for module in graph.modules() if isinstance(module, ActivationObserver)])
+        for graph in (started, after)
+    )
+    assert np.all(trained <= written)  # what is clipped weighs more where a runtime's finer grid is all that follows
+    assert np.any(trained < written)
 
 
 def test_training_changes_nothing_of_the_model_that_came_in():
