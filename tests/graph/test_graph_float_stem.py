@@ -88,6 +88,23 @@ def test_a_grid_goes_where_float_operations_alone_read_it(body, float_only):
     assert ("a" not in tensors(model)) is float_only
 
 
+@pytest.mark.parametrize(
+    ("body", "goes"),
+    [
+        ("y = LayerNormalization<axis=1>(r_d, scale)", True),
+        ("m = Transpose<perm=[0, 2, 3, 1]>(r_d) n = Add(m, ones) y = Transpose<perm=[0, 3, 1, 2]>(n)", True),
+        ("y = Sigmoid(r_d)", False),  # what follows the ReLU is in no kernel of the convolution
+        ("v_d = DequantizeLinear(v, t, z) y = Conv<pads=[1,1,1,1]>(r_d, v_d)", False),
+    ],
+)
+def test_a_grid_behind_a_relu_goes_where_float_operations_alone_read_it(body, goes):
+    text = f"g (float[N, 2, 6, 6] x) => (float[N, 4, 6, 6] y) {{ {HEAD} r = Relu(a) {QDQ.format('r')} {body} }}"
+    constants = {**WEIGHTS, "scale": np.ones((4, 6, 6), np.float32)}
+    model = build(text, {name: array for name, array in constants.items() if f"{name}," in text or f"{name})" in text})
+    assert DropOutputPoints()(model).modified is goes
+    assert ("r" not in tensors(model)) is goes
+
+
 def test_a_tensor_that_the_graph_returns_feeds_no_float_operation():
     text = f"g (float[N, 2, 6, 6] x) => (float[N, 4, 6, 6] a_d, float[N, 4, 6, 6] y) {{ {HEAD} {QDQ.format('a')} y = Add(a_d, ones) }}"
     constants = {**WEIGHTS, "ones": np.ones((1, 1, 6, 6), np.float32)}
