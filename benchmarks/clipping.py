@@ -26,6 +26,7 @@ from edgeopt.graph.dialects import apply_dialect
 from edgeopt.graph.export import export_onnx
 from edgeopt.graph.parity import sqnr_db
 from edgeopt.model.load import load_model
+from edgeopt.pipeline.serve import run_in_batches
 from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Quantize
 from edgeopt.targets.load import find_target
@@ -78,13 +79,13 @@ def sqnr(net: Net, weight: float, count: int, samples: int) -> dict[str, float]:
 
 
 def outputs(graph: Path, runtime: str, x: np.ndarray) -> np.ndarray:
-    """The first output of ``graph`` for every row of ``x``, one at a time as the runtimes' int8 needs it."""
+    """The first output of ``graph`` for every row of ``x``, compiled as edgeopt does."""
     rules = next(rules for rules in TARGET.runtimes if rules.name == runtime)
     directory = graph.with_suffix(f".{runtime}")
     directory.mkdir()
     engine = BACKENDS[runtime].compile(graph, TARGET, rules, directory, 1)
     with BACKENDS[runtime].load(engine, 1) as runner:
-        return np.concatenate([runner.infer({engine.inputs[0].name: row[None]})[engine.outputs[0].name] for row in x])
+        return run_in_batches(runner, engine, {engine.inputs[0].name: x})[engine.outputs[0].name]
 
 
 if __name__ == "__main__":

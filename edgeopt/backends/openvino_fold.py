@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from edgeopt.agent.runners.openvino import import_openvino
 from edgeopt.backends.graphs import Graph
 
 __all__ = ["fold"]
@@ -14,7 +13,7 @@ _NOT_FOLDED = "DisableConstantFolding_0"  # what OpenVINO itself writes on a nod
 _PACKED = frozenset({"i4", "u4"})
 
 
-def fold(model: Any, graph: Graph) -> bool:
+def fold(model: Any, graph: Graph) -> None:
     """Fold an ``openvino.Model`` of a static shape in place: shapes, scales, zero points, each Q and DQ into one FakeQuantize.
 
     The plug-in does the same at every start, so what is executed stays the same; the file is smaller. Two things are
@@ -23,14 +22,10 @@ def fold(model: Any, graph: Graph) -> bool:
 
     Args:
         model: Read from ``graph``.
-        graph: The ONNX graph.
-
-    Returns:
-        Whether it was folded: a graph with attention is not.
+        graph: The ONNX graph; one with attention is left as it is.
     """
     if "Softmax" in {node.op_type for node in graph.model.graph.node}:
-        return False
-    import_openvino()  # first, and in its own way: the module below imports it
+        return
     from openvino._offline_transformations import apply_moc_transformations  # noqa: PLC0415
 
     unpacked = list(_unpacked(model))
@@ -39,7 +34,6 @@ def fold(model: Any, graph: Graph) -> bool:
     apply_moc_transformations(model, cf=False)
     for node in unpacked:
         del node.get_rt_info()[_NOT_FOLDED]
-    return True
 
 
 def _unpacked(model: Any) -> Iterator[Any]:

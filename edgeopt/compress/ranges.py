@@ -134,7 +134,7 @@ def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:
     return float(np.float32(max(abs(low), abs(high), SCALE_FLOOR * levels) / levels))
 
 
-def best_range(histogram: Histogram, clipped: float = CLIPPED) -> tuple[float, float]:
+def best_range(histogram: Histogram, clipped: float) -> tuple[float, float]:
     """The range whose symmetric int8 grid has the least squared error over the histogram, what is clipped weighing more.
 
     Error of a threshold T: Σ weight · count · (x − clip(round(x/s), −128, 127) · s)², s = T/127, x a bin's centre; the

@@ -101,7 +101,11 @@ def judge_onnxruntime(model, folder):
 
 
 def judge_openvino(model, folder, *, batch=1):
-    """Compiled at a static shape, as edgeopt's backend does; ``batch`` None leaves a dynamic one."""
+    """Compiled at a static shape from the file as it is; ``batch`` None leaves a dynamic one.
+
+    edgeopt's own backend folds what it reads, by which two of the rules' cases come out well: a deconvolution whose input is
+    uint8 with zero point 128 runs in int8, and a float weight that is shared both ways is computed rightly.
+    """
     from edgeopt.agent.runners.openvino import compile_properties, import_openvino
 
     ov = import_openvino()

@@ -51,10 +51,10 @@ def executed(model, x):
 
 
 @pytest.mark.parametrize("build", [conv_chain, narrow_conv])
-def test_what_is_executed_stays_and_the_ir_shrinks(save, build, tmp_path):
+def test_what_is_executed_stays_and_the_ir_shrinks(save, build):
     path = save(build())
     plain, folded = opened(path), opened(path)
-    assert fold(folded, read_graph(path))
+    fold(folded, read_graph(path))
     x = np.random.default_rng(1).normal(size=(1, 16, 12, 12)).astype("float32")
     before, ops_before = executed(plain, x)
     after, ops_after = executed(folded, x)
@@ -77,5 +77,5 @@ def test_attention_is_left_as_it_was(save):
     path = save(attention())
     model = opened(path)
     before = [op.get_type_name() for op in model.get_ordered_ops()]
-    assert not fold(model, read_graph(path))
+    fold(model, read_graph(path))
     assert [op.get_type_name() for op in model.get_ordered_ops()] == before

@@ -34,14 +34,14 @@ class DropOutputPoints(ir.passes.InPlacePass):
         """Remove every such pair."""
         modified = False
         for point in activation_points(model.graph):
-            last = point.tensor.producer()
-            clips = last is not None and last.op_type in _CLIPS
-            layer = last.inputs[0].producer() if last is not None and clips and last.inputs[0] is not None else last
+            layer = last = point.tensor.producer()
+            if last is not None and last.op_type in _CLIPS and last.inputs[0] is not None:
+                layer = last.inputs[0].producer()
             readers = [reader for node in point.dequantize for reader in node.outputs[0].consumers()]
             is_output = any(node.outputs[0].is_graph_output() for node in point.dequantize)
             if layer is None or layer.op_type not in _LAYERS or is_output or not readers:
                 continue
-            absorbed = not clips and all(reader.op_type in _ACTIVATIONS for reader in readers)
+            absorbed = layer is last and all(reader.op_type in _ACTIVATIONS for reader in readers)
             if not absorbed and not feeds_float(point):
                 continue
             for node in point.dequantize:
