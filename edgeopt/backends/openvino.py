@@ -16,7 +16,7 @@ from edgeopt.backends.coverage.ov import openvino_coverage
 from edgeopt.backends.graphs import Graph, read_graph
 from edgeopt.backends.lint import lint, predictions_left_out
 from edgeopt.backends.openvino_artifacts import BLOB, BUILD_COMMAND, artifact_events, export_blob, write_builder
-from edgeopt.backends.openvino_fold import fold
+from edgeopt.backends.openvino_fold import fold, unindent
 from edgeopt.backends.openvino_options import OPTIONS, read_options
 from edgeopt.backends.support import (
     HostRunner,
@@ -88,6 +88,7 @@ class OpenVinoBackend:
             outputs = _specs(model.outputs, read.outputs)
             # compress_to_fp16 is on by default and changes numerics: it is asked for or not done.
             ov.save_model(model, directory / "model.xml", compress_to_fp16=wanted.compress)
+            unindent(directory / "model.xml")
             if wanted.compress:
                 model = core.read_model(directory / "model.xml")
             options |= {

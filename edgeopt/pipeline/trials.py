@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import filecmp
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ from edgeopt.targets.schema import is_quantized
 __all__ = ["Bench", "Trial", "batch_of", "hold_against_others", "outputs_of", "settle"]
 
 _FORM_LOSS_DB = 0.5  # of a faster form, as SQNR against FP32 on the parity samples: what a dialect's own grids may cost
+_CLOSE_LOSS_DB = 3.0  # where the outputs stay as close to FP32 as a dialect's must: twice the noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +97,19 @@ def _faster(
     if not wanted or trial.engine is None or planned.form:  # a form taken for its accuracy stays
         return trial
     engines, events = {planned.dialect: (trial.engine, trial.key)}, []
+    raced = {planned.dialect: chosen}
     for form in planned.rules.faster_forms if planned.precision == "int8" else ():
         if form == planned.dialect:
             continue
         other = attempt(form)
         engine, why = other.built.engine, _why_not_timed(bench, chosen, other)
+        if engine is not None and any(_are_one_file(engine, known) for known, _ in engines.values()):
+            continue
         if engine is None or why or trials[form].stand_in:
             message = f"The form {form} is not timed: {why or 'it does not run here'}."
             events.append(Event(kind="note", stage=f"compile {planned.id}", message=message))
         else:
-            engines[form] = engine, trials[form].key
+            engines[form], raced[form] = (engine, trials[form].key), other
     if len(engines) > 1:
         sample = {spec.name: array for spec, array in zip(trial.engine.inputs, bench.samples.arrays, strict=True)}
         race = Race(
@@ -117,7 +122,7 @@ def _faster(
             batch=batch_of(trial.engine, bench.plan),
         )
         form, told = run_race(race)
-        trial, events = trials[form], [*events, *told]
+        trial, events = trials[form], [*events, *told, *_loss_told(chosen, raced[form])]
     trial.built = dataclasses.replace(trial.built, events=[*trial.built.events, *events])
     bench.context.note([event for event in events if event not in bench.context.events])
     return trial
@@ -125,16 +130,31 @@ def _faster(
 
 def _why_not_timed(bench: Bench, first: Attempt, other: Attempt) -> str:
     """Why a form may not be taken however fast it is; empty where it may."""
+    from edgeopt.graph.dialects.base import ENOUGH_DB
+
     if other.failure:
         return other.failure
     wanted, loss = bench.plan.recipe.limits.int8_macs, _loss_db(first, other)
-    if loss > _FORM_LOSS_DB:
+    if loss > (_CLOSE_LOSS_DB if other.sqnr_db is not None and other.sqnr_db >= ENOUGH_DB else _FORM_LOSS_DB):
         return f"it is {loss:.1f} dB further from FP32"
     engine = other.built.engine
     share = None if engine is None or engine.coverage is None else engine.coverage.int8_macs_pct
     if wanted is not None and share is not None and share < 100 * wanted:
         return f"{share:.1f} % of its multiplications are in int8, and limits.int8_macs asks for {100 * wanted:g} %"
     return ""
+
+
+def _are_one_file(one: Engine, other: Engine) -> bool:
+    """Whether two engines are the same: a form changes nothing in a net without what it is for."""
+    return filecmp.cmp(one.path, other.path, shallow=False)
+
+
+def _loss_told(first: Attempt, taken: Attempt) -> Iterator[Event]:
+    """What the form that is taken costs, where that is more than a dialect's own grids may."""
+    if _loss_db(first, taken) > _FORM_LOSS_DB:
+        planned = taken.built.planned
+        message = f"In the form {planned.dialect} the outputs have {taken.sqnr_db:.1f} dB against FP32 instead of {first.sqnr_db:.1f}."
+        yield Event(kind="note", stage=f"compile {planned.id}", message=message)
 
 
 def _loss_db(first: Attempt, other: Attempt) -> float:

@@ -68,8 +68,8 @@ class RuntimeRules(_Frozen):
             ``ort-mobile``, ``tensorrt``.
         dialect: The graph dialect that keeps this runtime's int8 kernels, e.g. ``ort-x86``.
         forms: Further dialects, in order, for a model that loses accuracy on this runtime in ``dialect``.
-        faster_forms: Further dialects that are faster for some models: where the target is the machine at hand, each is timed
-            beside ``dialect`` and taken if it is faster and as accurate.
+        faster_forms: Further dialects that are faster for some models, from the most accurate on: where the target is the
+            machine at hand, each is timed beside ``dialect`` and taken if it is faster and about as accurate.
         versions: The runtime's versions this file was written for, as a PEP 440 specifier.
         precisions: What this runtime runs to advantage on this target.
         opset_max: The newest ONNX opset that it reads.

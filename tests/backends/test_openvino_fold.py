@@ -12,7 +12,7 @@ from coverage_nets import Net, conv_layer, linear_layer
 
 from edgeopt.agent.runners.openvino import compile_properties, import_openvino
 from edgeopt.backends.graphs import read_graph
-from edgeopt.backends.openvino_fold import fold
+from edgeopt.backends.openvino_fold import fold, unindent
 from edgeopt.graph.passes.pack_int4 import PackInt4
 from edgeopt.graph.qdq import BITS_KEY
 
@@ -79,3 +79,34 @@ def test_attention_is_left_as_it_was(save):
     before = [op.get_type_name() for op in model.get_ordered_ops()]
     fold(model, read_graph(path))
     assert [op.get_type_name() for op in model.get_ordered_ops()] == before
+
+
+def test_the_limits_of_a_grid_are_one_constant_per_number(save):
+    path = save(conv_chain())
+    model = opened(path)
+    fold(model, read_graph(path))
+    limits = [
+        node.input_value(index).get_node()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize"
+        for index in range(1, 5)
+    ]
+    numbers = [(tuple(limit.get_output_shape(0)), limit.data.tobytes()) for limit in limits]
+    assert len({limit.get_friendly_name() for limit in limits}) == len(set(numbers)) < len(limits)
+
+
+def test_an_ir_without_indentation_is_the_same_model(save, tmp_path):
+    path = save(conv_chain())
+    model = opened(path)
+    model.get_ordered_ops()[-1].set_friendly_name('a > b & "c"\n d')
+    xml = tmp_path / "model.xml"
+    import_openvino().save_model(model, xml, compress_to_fp16=False)
+    before, size = opened(xml), xml.stat().st_size
+    unindent(xml)
+    after = opened(xml)
+    assert xml.stat().st_size < 0.9 * size
+    assert b">\n<" not in xml.read_bytes().partition(b"?>")[2].lstrip()
+    x = np.random.default_rng(1).normal(size=(1, 16, 12, 12)).astype("float32")
+    np.testing.assert_array_equal(executed(before, x)[0], executed(after, x)[0])
+    names = [[op.get_friendly_name() for op in read.get_ordered_ops()] for read in (before, after)]
+    assert names[0] == names[1]

@@ -14,6 +14,7 @@ from edgeopt.graph.io import load_onnx, save_onnx
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.passes.integer_products import IntegerProducts
 from edgeopt.graph.passes.tidy import Tidy
+from edgeopt.graph.qdq import array_of
 
 COLUMNS, ROWS = 24, 40
 
@@ -82,6 +83,55 @@ def test_any_other_product_stays(model):
     made = model()
     run_passes(made, [Tidy()])
     assert not run_passes(made, [IntegerProducts()])
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """The weight of a product of 96 columns as the operator reads it, in integers and in units, and its scale."""
+
+    def make(scales, **options):
+        rng = np.random.default_rng(0)
+        model = build(
+            f"g (float[n, {ROWS}] x) => (float[n, {len(scales)}] y) "
+            "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) "
+            "k = DequantizeLinear<axis = 1>(weight, ws) y = MatMul(d, k) }",
+            {
+                "s": np.array(0.02, np.float32),
+                "z": np.array(3, np.uint8),
+                "weight": rng.integers(-128, 128, (ROWS, len(scales))).astype(np.int8),
+                "ws": np.asarray(scales, np.float32),
+            },
+        )
+        run_passes(model, [Tidy()])
+        step = IntegerProducts(**options)
+        assert run_passes(model, [step, Tidy()])
+        (node,) = [node for node in model.graph if node.op_type == "MatMulIntegerToFloat"]
+        weight, scale = (array_of(node.inputs[index]) for index in (1, 3))
+        return step.coarser, weight, scale
+
+    return make
+
+
+def test_wide_weights_go_on_the_largest_scale_and_none_is_clipped(wide):
+    scales = np.random.default_rng(1).uniform(0.001, 0.002, 96)
+    _, before, each = wide(scales)
+    coarser, after, one = wide(scales, one_scale=True)
+    assert (coarser, each.shape, one.shape) == (1, (96,), ())
+    assert one == each.max()
+    off = np.abs(after * one.astype(np.float64) - before * each.astype(np.float64))
+    assert 0.4 * one < off.max() <= 0.5 * one
+    largest = int(each.argmax())
+    np.testing.assert_array_equal(after[:, largest], before[:, largest])
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [pytest.param([*[0.001] * 95, 0.1], id="one column far wider"), pytest.param([0.001, 0.002] * 5, id="few columns")],
+)
+def test_columns_that_are_not_alike_or_few_keep_their_scales(wide, scales):
+    coarser, _, scale = wide(scales, one_scale=True)
+    assert coarser == 0
+    np.testing.assert_array_equal(scale, np.float32(scales))
 
 
 def test_what_both_read_is_kept_for_the_other():

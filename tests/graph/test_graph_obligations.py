@@ -43,8 +43,8 @@ def test_every_dialect_and_every_runtime_keeps_the_quantization(net, tmp_path):
             )
             if result.same_points:
                 np.testing.assert_array_equal(written, neutral, err_msg=f"{name}, {kind}")
-            repaired = REPAIR_DB - OBLIGATION_DB if result.repaired else 0.0
-            goal = min(sqnr(reference, neutral), ENOUGH_DB + OBLIGATION_DB) - repaired
+            coarser = REPAIR_DB - OBLIGATION_DB if result.repaired or result.coarser else 0.0
+            goal = min(sqnr(reference, neutral), ENOUGH_DB + OBLIGATION_DB) - coarser
             lost[name, kind] = goal - sqnr(reference, written)
             engines = {"onnxruntime": run_optimized(result.path, {"x": x})["y"], "openvino": None}
             # Without AMX tiles OpenVINO 2026.4 computes the neutral form of nets that concatenate wrongly (on AMD's CPUs, by

@@ -107,3 +107,9 @@ def test_of_two_the_faster_is_taken_and_the_other_is_told_so(race):
     taken, messages, _ = race(slow=[ratio(0.95)] * STARTS, fast=[ratio(0.9)] * STARTS)
     assert taken == "fast"
     assert [message.rpartition(": ")[2] for message in messages] == ["fast is taken.", "it is taken."]
+
+
+def test_of_two_that_are_as_fast_the_first_listed_is_taken(race):
+    taken, messages, _ = race(accurate=[ratio(0.905)] * STARTS, coarse=[ratio(0.9)] * STARTS)
+    assert taken == "accurate"
+    assert [message.rpartition(": ")[2] for message in messages] == ["it is taken.", "accurate is taken."]

@@ -52,6 +52,7 @@ DIALECTS = {
     "ort-wasm",
     "ort-x86",
     "ort-x86-float-stem",
+    "ort-x86-one-scale",
     "ort-x86-products",
     "ort-x86-novnni",
 }

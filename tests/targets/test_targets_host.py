@@ -117,7 +117,7 @@ class TestLocal:
         target = fill_in(self.template, SERVER)
         assert target.quantization.weight_bits == 8
         assert target.runtimes[0].dialect == "ort-x86"
-        assert target.runtimes[0].faster_forms == ("ort-x86-float-stem", "ort-x86-products")
+        assert target.runtimes[0].faster_forms == ("ort-x86-float-stem", "ort-x86-products", "ort-x86-one-scale")
         assert target.isa.requires == ("avx2", "avx512f", "avx512_vnni")
 
     def test_with_tiles_openvino_has_a_form_of_its_own(self):

@@ -23,7 +23,7 @@ ENOUGH_DB = 40.0
 with PReLU has 45 dB in the neutral form and 43 in the finer ones, a trained one 25 and 33."""
 REPAIR_DB = 6.0
 """What a graph may lose whose weights had to be repaired, as its runtime would else compute something else: the bit that
-weights of 7 bits give up everywhere is 6 dB, and a repair must cost less."""
+weights of 7 bits give up everywhere is 6 dB, and a repair must cost less. A faster form's coarser weights likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +33,13 @@ class Rewrite:
     Attributes:
         same_points: Every quantized tensor keeps exactly the values it could take; False where a grid became finer.
         repaired: Output channels whose weights were put on a coarser grid, as their sums would overflow on this runtime.
+        coarser: Weights that were put on a coarser grid because the runtime is faster on it.
         events: What the runtime will leave in float, and why.
     """
 
     same_points: bool
     repaired: int = 0
+    coarser: int = 0
     events: tuple[Event, ...] = ()
 
 
@@ -48,20 +50,22 @@ class DialectResult:
     path: Path
     same_points: bool
     repaired: int = 0
+    coarser: int = 0
     events: tuple[Event, ...] = ()
 
 
 class Dialect(Protocol):
     """One runtime's way of writing a quantized graph.
 
-    It never calibrates, and never makes a grid coarser that the runtime multiplies on without overflow.
+    It never calibrates. A runtime's own dialect never makes a grid coarser that the runtime multiplies on without overflow; a
+    faster form may, and a compile takes that only where the outputs stay close to FP32.
 
     Its proof obligation, on ONNX Runtime without optimizations, which computes what a graph says, for any input:
 
     - where ``Rewrite.same_points``: 0 outputs differ from the neutral graph's;
     - else (a finer grid, a bias in int32, a rounding left out): the outputs are as close to FP32 as the neutral graph's,
       their SQNR at most ``OBLIGATION_DB`` lower, or at least ``ENOUGH_DB``;
-    - where channels were ``repaired``: at most ``REPAIR_DB`` lower.
+    - where channels were ``repaired``, or weights made ``coarser``: at most ``REPAIR_DB`` lower.
 
     tests/graph/test_graph_obligations.py holds every registered dialect to it, over every kind of net.
     """

@@ -34,11 +34,13 @@ class OrtX86:
     Attributes:
         float_stem: Whether the layers that read the model's input run in float.
         integer_products: Whether matrix products are written as the runtime's own operator, with their biases.
+        one_scale: Whether these products' weights are put on one scale per tensor.
     """
 
     name: str = "ort-x86"
     float_stem: bool = False
     integer_products: bool = False
+    one_scale: bool = False
 
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write every activation as uint8, then move Q/DQ to where ONNX Runtime looks for them."""
@@ -49,12 +51,13 @@ class OrtX86:
             same = not run_passes(model, [stem]) and same
         left = left_alone(model)  # before Pad comes to read integers
         run_passes(model, [HoistQuantize()])
+        products = IntegerProducts(one_scale=self.one_scale)
         if self.integer_products:
-            same = not run_passes(model, [IntegerProducts()]) and same
+            same = not run_passes(model, [products]) and same
         same = not run_passes(model, [QuantizeBias()]) and same
         run_passes(model, [AverageAsConv(), WidenInput(), OwnZeroPoints(), MatMulNBits(), PackInt4()])
         events = (*left, *unquantized_outputs(model, "ONNX Runtime"), *float_on_purpose(stem.changed))
-        return Rewrite(same_points=same, events=events)
+        return Rewrite(same_points=same, coarser=products.coarser, events=events)
 
 
 DIALECT = OrtX86()

@@ -25,6 +25,7 @@ DIALECTS: Registry[Dialect] = Registry(
         "ort-x86": "edgeopt.graph.dialects.ort_x86:DIALECT",
         "ort-x86-float-stem": "edgeopt.graph.dialects.ort_x86_float_stem:DIALECT",
         "ort-x86-novnni": "edgeopt.graph.dialects.ort_x86_novnni:DIALECT",
+        "ort-x86-one-scale": "edgeopt.graph.dialects.ort_x86_one_scale:DIALECT",
         "ort-x86-products": "edgeopt.graph.dialects.ort_x86_products:DIALECT",
         "tensorrt": "edgeopt.graph.dialects.tensorrt:DIALECT",
         "xnnpack": "edgeopt.graph.dialects.xnnpack:DIALECT",
@@ -52,5 +53,9 @@ def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
     run_passes(model, [Tidy()])
     save_checked(model, destination)
     return DialectResult(
-        path=destination, same_points=rewrite.same_points, repaired=rewrite.repaired, events=rewrite.events
+        path=destination,
+        same_points=rewrite.same_points,
+        repaired=rewrite.repaired,
+        coarser=rewrite.coarser,
+        events=rewrite.events,
     )

@@ -8,6 +8,7 @@ zero points that are all 0, and the bias is a pass of its own. Written out, a Vi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from edgeopt.graph.qdq import NAME_KEY, add_initializer, array_of, is_plain_prod
 __all__ = ["IntegerProducts"]
 
 _DOMAIN = "com.microsoft"
+_FEW = 64  # columns: so many scales cost no time
+_COARSEST = 2.5  # of the root mean square of the columns' steps, what one for all of them may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class _Product:
     end: ir.Node
     data: ir.Node
     weight: np.ndarray
+    scale: np.ndarray
     dequantize: ir.Node
     bias: ir.Value | None
 
@@ -39,13 +43,26 @@ class IntegerProducts(ir.passes.InPlacePass):
 
     Only where x is uint8 and W a matrix of 8 bits with zero points of 0, one scale per column or one for all. Runs before
     ``QuantizeBias``: the operator adds a float bias.
+
+    Args:
+        one_scale: Put wide weights on one scale, the largest of their columns', where that is not much coarser than most of
+            them: the weights are rounded a second time, none is clipped, and the kernel has one factor for all sums.
+
+    Attributes:
+        coarser: How many weights were.
     """
+
+    def __init__(self, *, one_scale: bool = False) -> None:
+        super().__init__()
+        self.one_scale, self.coarser = one_scale, 0
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite every such product."""
         found = list(_products(model.graph))
         for product in found:
-            _rewrite(model.graph, product)
+            alike = self.one_scale and _are_alike(product.scale)
+            _rewrite(model.graph, _on_one_scale(product) if alike else product)
+            self.coarser += alike
         if found:
             model.opset_imports[_DOMAIN] = 1
         return ir.passes.PassResult(model, modified=bool(found))
@@ -63,9 +80,10 @@ def _products(graph: ir.Graph) -> Iterator[_Product]:
             continue
         columns = 0 if transposed else 1
         end, bias = _bias(node, weight.shape[columns])
-        if end is not None and _has_scale_per_column(dequantize, weight, columns):
+        scale = _scale_of_columns(dequantize, weight, columns)
+        if end is not None and scale is not None:
             stored = np.ascontiguousarray(weight.T) if transposed else weight
-            yield _Product(node=node, end=end, data=data, weight=stored, dequantize=dequantize, bias=bias)
+            yield _Product(node=node, end=end, data=data, weight=stored, scale=scale, dequantize=dequantize, bias=bias)
 
 
 def _is_unsigned(data: ir.Node) -> bool:
@@ -76,12 +94,24 @@ def _is_unsigned(data: ir.Node) -> bool:
     return scale is not None and scale.size == 1 and zero is not None and zero.size == 1 and zero.dtype == np.uint8
 
 
-def _has_scale_per_column(dequantize: ir.Node, weight: np.ndarray, columns: int) -> bool:
+def _scale_of_columns(dequantize: ir.Node, weight: np.ndarray, columns: int) -> np.ndarray | None:
+    """One scale for all, or one per column; None where it is something else, or there are zero points."""
     scale, zero = array_of(dequantize.inputs[1]), array_of(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
     if scale is None or scale.dtype != np.float32 or (zero is not None and zero.any()):
-        return False
+        return None
     axis = dequantize.attributes.get_int("axis", 1)
-    return scale.size == 1 or (axis % 2 == columns and scale.shape == (weight.shape[columns],))
+    fits = scale.size == 1 or (axis % 2 == columns and scale.shape == (weight.shape[columns],))
+    return scale if fits else None
+
+
+def _are_alike(scale: np.ndarray) -> bool:
+    return scale.size > _FEW and bool(scale.max() <= _COARSEST * np.sqrt(np.square(scale, dtype=np.float64).mean()))
+
+
+def _on_one_scale(product: _Product) -> _Product:
+    scale = product.scale.max()
+    weight = np.rint(product.weight * (product.scale.astype(np.float64) / scale)).astype(np.int8)
+    return dataclasses.replace(product, weight=weight, scale=scale.reshape(()))
 
 
 def _bias(node: ir.Node, columns: int) -> tuple[ir.Node | None, ir.Value | None]:
@@ -106,10 +136,11 @@ def _rewrite(graph: ir.Graph, product: _Product) -> None:
     old, data = product.end.outputs[0], product.data
     name = old.name
     weight = add_initializer(graph, f"{product.dequantize.inputs[0].name}_columns", product.weight)  # type: ignore[union-attr]
+    scale = add_initializer(graph, f"{product.dequantize.inputs[0].name}_scale", product.scale)  # type: ignore[union-attr]
     made = ir.node(
         "MatMulIntegerToFloat",
         [
-            *(data.inputs[0], weight, data.inputs[1], product.dequantize.inputs[1], data.inputs[2]),
+            *(data.inputs[0], weight, data.inputs[1], scale, data.inputs[2]),
             *([] if product.bias is None else [None, product.bias]),
         ],
         domain=_DOMAIN,
