@@ -58,7 +58,7 @@ def main() -> None:
 
 def sqnr(net: Net, weight: float, count: int, samples: int) -> dict[str, float]:
     """Decibels by runtime, with clipping at that weight and that many samples of calibration."""
-    ranges.best_range = lambda histogram, _: BEST_RANGE(histogram, weight)
+    ranges.best_range = lambda histogram, _, ends: BEST_RANGE(histogram, weight, ends)
     model = load_model(net.model)
     data = load_data(net.data, inputs=model.inputs, outputs=model.outputs)
     config = load_recipe("int8-ptq", [f"steps.quantize.calibration_samples={count}"]).step(Quantize)

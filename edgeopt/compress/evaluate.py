@@ -31,9 +31,7 @@ class Quantized(Interpreter):
         """An observer's grid; any other module as it is."""
         module = self.fetch_attr(target)
         if isinstance(module, ActivationObserver):
-            if not self._quantize:
-                return args[0]
-            return torch.fake_quantize_per_tensor_affine(args[0], module.scale, 0, module.quant_min, module.quant_max)
+            return module.on_grid(args[0]) if self._quantize else args[0]
         if isinstance(module, WeightObserver | GroupedWeightObserver):
             if not self._quantize:
                 return args[0]

@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 
 from edgeopt.compress.attributes import attribute
 from edgeopt.compress.observers import ActivationObserver, NonFiniteError, WeightObserver
-from edgeopt.compress.ranges import INT8_MAX, SCALE_FLOOR, symmetric_scale
+from edgeopt.compress.ranges import INT8_MAX, SCALE_FLOOR, grid_step
 from edgeopt.recipes.schema import Qat
 
 __all__ = [
@@ -92,6 +92,7 @@ class _FixedActivation(ActivationObserver):
 
     def __init__(self, calibrated: ActivationObserver) -> None:
         super().__init__(observer=calibrated.observer, percentile=calibrated.percentile)
+        self.quant_min, self.quant_max, self.top = calibrated.quant_min, calibrated.quant_max, calibrated.top
         self.enabled = False
 
     def step(self) -> torch.Tensor:
@@ -101,7 +102,7 @@ class _FixedActivation(ActivationObserver):
     def fix(self) -> tuple[float, float]:
         """The range of the grid's points, so that whoever re-encodes them keeps them."""
         scale = self.scale
-        return -INT8_MAX * scale, INT8_MAX * scale
+        return (-INT8_MAX if self.quant_min else 0) * scale, self.quant_max * scale
 
     @property
     def scale(self) -> float:
@@ -118,12 +119,13 @@ class LearnedActivation(_FixedActivation):
         super().__init__(calibrated)
         self.register_buffer("start", torch.tensor([calibrated.scale]))
         self.theta = torch.nn.Parameter(torch.zeros(1))
+        self.widest = grid_step(0.0, self.top, self.quant_max) if math.isfinite(self.top) else math.inf
 
     def step(self, features: int = 1) -> torch.Tensor:
         """float32 [1]; ``features``: of the activation, per sample, for the gradient's gain 1/√(N·Qp)."""
         gain = 1.0 / math.sqrt(max(1, features) * self.quant_max)
         step: torch.Tensor = _Step.apply(self.theta, self.start, gain)  # type: ignore[no-untyped-call]
-        return step.clamp_min(SCALE_FLOOR)
+        return step.clamp(SCALE_FLOOR, self.widest)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` on the grid."""
@@ -148,7 +150,7 @@ class ObservedActivation(_FixedActivation):
 
     def step(self) -> torch.Tensor:
         """float32 [1]."""
-        return torch.tensor([symmetric_scale(float(self.low), float(self.high))], device=self.low.device)
+        return torch.tensor([grid_step(float(self.low), float(self.high), self.quant_max)], device=self.low.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` on the grid; while training, the range first moves towards the batch's.

@@ -140,7 +140,7 @@ def _value(node: Node) -> Any:
     target: Any = node.target
     source: Any = node.args[0]
     if str(target).startswith(_QUANTIZE):
-        return torch.empty_like(source.meta["val"], dtype=torch.int8)
+        return torch.empty_like(source.meta["val"], dtype=node.args[-1])  # type: ignore[arg-type]  # its last is its dtype
     if str(target).startswith(_DEQUANTIZE):
         of_a_weight = not str(source.target).startswith(_QUANTIZE)
         return torch.empty_like(source.meta["val"], dtype=torch.float32) if of_a_weight else source.args[0].meta["val"]

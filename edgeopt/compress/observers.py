@@ -17,10 +17,11 @@ from edgeopt.compress.ranges import (
     INT8_MAX,
     INT8_MIN,
     SCALE_FLOOR,
+    UINT8_MAX,
     Histogram,
     Observer,
     choose_range,
-    symmetric_scale,
+    grid_step,
 )
 from edgeopt.recipes.schema import ObserverName
 
@@ -55,6 +56,8 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         rows: How many samples were watched.
         enabled: Whether it still watches; False once the range is fixed.
         calibrated: The (low, high) that ``fix`` chose.
+        quant_min: The grid's smallest integer, ``quant_max`` the largest; its zero point is 0.
+        top: What the watched values never exceed, by what the graph computes.
     """
 
     def __init__(
@@ -72,10 +75,15 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         self.average: tuple[float, float] | None = None
         self.qscheme, self.ch_axis = torch.per_tensor_symmetric, -1
         self.quant_min, self.quant_max = INT8_MIN, INT8_MAX
+        self.top = math.inf
         self.histogram = Histogram()
         self.rows = 0
         self.enabled = True
         self.calibrated: tuple[float, float] | None = None
+
+    def start_at_zero(self, top: float) -> None:
+        """Take the grid of uint8: what is watched is never negative, and never exceeds ``top``."""
+        self.quant_min, self.quant_max, self.top = 0, UINT8_MAX, top
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Count ``x``.
@@ -119,18 +127,24 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
                 self.calibrated = self.average or (0.0, 0.0)
             else:
                 first = "histogram" if self.observer == "best" else self.observer
-                self.calibrated = choose_range(self.histogram, first, self.percentile, self.clipped)
+                self.choose(first)
         self.enabled = False
-        return self.calibrated
+        return self.calibrated  # type: ignore[return-value]  # just chosen
 
     def choose(self, observer: Observer) -> None:
         """Read the range anew from what was seen, as ``observer`` does; only where the histogram was kept."""
-        self.calibrated = choose_range(self.histogram, observer, self.percentile, self.clipped)
+        self.calibrated = choose_range(
+            self.histogram, observer, self.percentile, self.clipped, unsigned=self.quant_min == 0
+        )
 
     @property
     def scale(self) -> float:
-        """The step of the symmetric int8 grid; float32, > 0."""
-        return symmetric_scale(*self.fix())
+        """The grid's step; float32, > 0."""
+        return grid_step(*self.fix(), self.quant_max)
+
+    def on_grid(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` on the grid, float32, as its Q and DQ will have it."""
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, self.quant_min, self.quant_max)
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale float32 [1] and zero point int64 [1] (0)."""
@@ -138,7 +152,8 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
 
     def convert(self, model: GraphModule, observed: Node) -> None:
         """Replace this observer's node by quantize and dequantize; called by torchao's ``convert_pt2e``."""
-        arguments = (self.scale, 0, self.quant_min, self.quant_max, torch.int8)
+        dtype = torch.uint8 if self.quant_min == 0 else torch.int8
+        arguments = (self.scale, 0, self.quant_min, self.quant_max, dtype)
         with model.graph.inserting_before(observed):
             quantized = model.graph.call_function(_Q.quantize_per_tensor.default, (observed.args[0], *arguments))
             restored = model.graph.call_function(_Q.dequantize_per_tensor.default, (quantized, *arguments))

@@ -17,6 +17,7 @@ from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import normalize
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.quantizer import EdgeQuantizer
+from edgeopt.compress.signs import mark_unsigned
 from edgeopt.core.errors import DataError, RecipeError
 from edgeopt.core.events import Progress
 from edgeopt.data.contract import Dataset
@@ -113,6 +114,8 @@ def prepare(session: Session, watch: Watch | None = None) -> tuple[GraphModule, 
         DataError: The data does not fit the model, or makes it produce NaN or infinity.
     """
     prepared: GraphModule = prepare_pt2e(session.graph, EdgeQuantizer(session.layers, session.rules, session.config))
+    if session.rules.unsigned_activations:
+        mark_unsigned(prepared)
     samples = calibrate(prepared, session.feed, session.context.progress, watch)
     if samples == 0:
         raise DataError("The calibration split is empty.", got=session.data.name, fix="Give data to calibrate on.")

@@ -16,17 +16,21 @@ __all__ = [
     "INT8_MAX",
     "INT8_MIN",
     "SCALE_FLOOR",
+    "UINT8_MAX",
     "Histogram",
     "Observer",
     "best_range",
     "choose_range",
     "entropy_range",
+    "grid_step",
     "symmetric_scale",
 ]
 
 Observer = Literal["minmax", "percentile", "histogram", "entropy"]
 
-INT8_MIN, INT8_MAX = -128, 127  # what ONNX's QuantizeLinear saturates at: any other limit is not bit-exact there
+# What ONNX's QuantizeLinear saturates at: any other limit is not bit-exact there.
+INT8_MIN, INT8_MAX = -128, 127
+UINT8_MAX = 255
 SCALE_FLOOR = 2.0**-24  # the smallest positive float16: a constant-zero tensor's scale stays > 0 in every float type
 _HALF = 4096  # bins on each side of zero: ≥ 16 of them lie within one int8 step of the whole range
 _CANDIDATES, _REFINED = 96, 33  # clipping thresholds that ``best_range`` tries, then around the best
@@ -106,21 +110,23 @@ class Histogram:
 
 
 def choose_range(
-    histogram: Histogram, observer: Observer, percentile: float, clipped: float = CLIPPED
+    histogram: Histogram, observer: Observer, percentile: float, clipped: float = CLIPPED, *, unsigned: bool = False
 ) -> tuple[float, float]:
-    """The (low, high) that int8 should cover, within the values seen; ``low <= high``.
+    """The (low, high) that 8 bits should cover, within the values seen; ``low <= high``.
 
     Args:
         histogram: Not empty.
         observer: As in the recipe.
         percentile: In (50, 100]; for ``percentile`` only.
         clipped: For ``histogram`` only: see ``best_range``.
+        unsigned: Whether the grid is that of uint8 from zero on, for values that are never negative; else symmetric int8.
     """
     if observer == "minmax" or histogram.width == 0.0:
         return histogram.low, histogram.high
     if observer == "percentile":
         return _percentile_range(histogram, percentile)
-    return entropy_range(histogram) if observer == "entropy" else best_range(histogram, clipped)
+    ends = (0, UINT8_MAX) if unsigned else (INT8_MIN, INT8_MAX)
+    return entropy_range(histogram, ends[1] + 1) if observer == "entropy" else best_range(histogram, clipped, ends)
 
 
 def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:
@@ -134,17 +140,30 @@ def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:
     return float(np.float32(max(abs(low), abs(high), SCALE_FLOOR * levels) / levels))
 
 
-def best_range(histogram: Histogram, clipped: float) -> tuple[float, float]:
-    """The range whose symmetric int8 grid has the least squared error over the histogram, what is clipped weighing more.
+def grid_step(low: float, high: float, quant_max: int) -> float:
+    """The step of a grid with zero point 0 that covers [low, high]: symmetric int8, or uint8 where nothing is negative.
 
-    Error of a threshold T: Σ weight · count · (x − clip(round(x/s), −128, 127) · s)², s = T/127, x a bin's centre; the
-    noise inside the range (weight 1) and the clipping outside (weight ``clipped``) are both in it. From the largest
+    That of uint8 reaches no further than ``high``: a runtime folds ReLU6 into Q only where Q's range lies inside [0, 6].
+    """
+    step = symmetric_scale(low, high, quant_max)
+    if quant_max == UINT8_MAX:
+        while step > SCALE_FLOOR and np.float32(step) * np.float32(UINT8_MAX) > np.float32(high):
+            step = float(np.nextafter(np.float32(step), np.float32(0)))
+    return step
+
+
+def best_range(
+    histogram: Histogram, clipped: float, ends: tuple[int, int] = (INT8_MIN, INT8_MAX)
+) -> tuple[float, float]:
+    """The range whose grid has the least squared error over the histogram, what is clipped weighing more.
+
+    Error of a threshold T: Σ weight · count · (x − clip(round(x/s), −128, 127) · s)², s = T/127, x a bin's centre (for
+    ``ends`` of 0 and 255 likewise); the noise inside the range (weight 1) and the clipping outside (weight ``clipped``) are both in it. From the largest
     magnitude down to a fiftieth of it. The grid searched is the one that is written, not the affine one (of which
     torchao's observer keeps half).
 
-    Clipping weighs more for two reasons. A runtime's own grid is finer where a tensor does not use this one whole (uint8
-    behind a ReLU: half the step, a quarter of the noise), and its range is this one. And noise averages out in the
-    products that read it, while what is clipped lies on one side, on the same few values of a sample.
+    Clipping weighs more because noise averages out in the products that read it, while what is clipped lies on one side, on
+    the same few values of a sample; and a runtime's own grid is finer where a tensor does not use a symmetric one whole.
     """
     used = np.flatnonzero(histogram.counts)
     counts = histogram.counts[used].astype(np.float64)
@@ -154,8 +173,8 @@ def best_range(histogram: Histogram, clipped: float) -> tuple[float, float]:
     largest = max(abs(histogram.low), abs(histogram.high))
 
     def error(threshold: float) -> float:
-        scale = symmetric_scale(-threshold, threshold)
-        steps = np.clip(np.rint(centres / scale), INT8_MIN, INT8_MAX)
+        scale = symmetric_scale(-threshold, threshold, ends[1])
+        steps = np.clip(np.rint(centres / scale), *ends)
         squares = counts * (centres - steps * scale) ** 2
         below, above = np.searchsorted(centres, -threshold), np.searchsorted(centres, threshold, "right")
         return float(squares.sum() + (clipped - 1.0) * (squares[:below].sum() + squares[above:].sum()))
@@ -168,11 +187,11 @@ def best_range(histogram: Histogram, clipped: float) -> tuple[float, float]:
     return max(histogram.low, -best), min(histogram.high, best)
 
 
-def entropy_range(histogram: Histogram) -> tuple[float, float]:
-    """The range whose symmetric int8 grid keeps the most of the distribution of magnitudes.
+def entropy_range(histogram: Histogram, levels: int = INT8_MAX + 1) -> tuple[float, float]:
+    """The range whose grid keeps the most of the distribution of magnitudes.
 
-    For each threshold of 128 or more bins of |x|: P is the histogram up to it, its last bin holding all that lies beyond;
-    Q is the same histogram merged into 128 levels and spread over those of its bins that are not empty. The threshold with
+    For each threshold of ``levels`` or more bins of |x|: P is the histogram up to it, its last bin holding all that lies
+    beyond; Q is the same histogram merged into ``levels`` levels and spread over those of its bins that are not empty. The threshold with
     the least KL(P‖Q) is taken. Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017, slides "Entropy
     Calibration"; as there, the histogram has 2,048 bins, and the bin of zero (and below one bin) is not counted.
     """
@@ -183,7 +202,6 @@ def entropy_range(histogram: Histogram) -> tuple[float, float]:
     counts[0] = 0.0
     if not counts.any():
         return histogram.low, histogram.high
-    levels = INT8_MAX + 1
     best, least = len(counts), math.inf
     for size in range(min(levels, len(counts)), len(counts) + 1):
         inside = counts[:size]

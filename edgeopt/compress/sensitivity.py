@@ -23,7 +23,6 @@ from edgeopt.compress.layers import Layer, find_layers
 from edgeopt.compress.observers import ActivationObserver, WeightObserver, quantize_weight
 from edgeopt.compress.outputs import absorbed
 from edgeopt.compress.prepare import open_session, prepare
-from edgeopt.compress.ranges import INT8_MAX, INT8_MIN
 from edgeopt.compress.score import Judge, Score
 from edgeopt.core.events import Progress
 from edgeopt.data.contract import Split
@@ -155,7 +154,7 @@ class _FakeQuantized(Interpreter):
                 value = n.target(*self._through(n, layer, args), **kwargs)  # type: ignore[operator]
         if n.name in self._outputs and isinstance(value, torch.Tensor):
             observer = next((self._observer(user) for user in n.users if self._observer(user)), None)
-            value = value if observer is None else _on_grid(value, observer)
+            value = value if observer is None else observer.on_grid(value)
         return value
 
     def _observer(self, node: Any) -> ActivationObserver | None:
@@ -167,7 +166,7 @@ class _FakeQuantized(Interpreter):
         for position in layer.activations:
             observer = self._observer(node.args[position])
             if observer is not None:
-                values[position] = _on_grid(values[position], observer)
+                values[position] = observer.on_grid(values[position])
         if layer.weighted:
             values[1] = self._weight(node.args[1], layer.weight_bits)
         return tuple(values)
@@ -184,7 +183,3 @@ class _FakeQuantized(Interpreter):
             shape = (-1, *[1] * (weight.ndim - 1)) if observer.per_channel else ()
             self._weights[key] = stored.float() * scale.reshape(shape)
         return self._weights[key]
-
-
-def _on_grid(value: torch.Tensor, observer: ActivationObserver) -> torch.Tensor:
-    return torch.fake_quantize_per_tensor_affine(value, observer.scale, 0, INT8_MIN, INT8_MAX)

@@ -18,7 +18,7 @@ class CalibratedTensor:
     Attributes:
         name: The tensor that is quantized, as the graph names it.
         low: Smallest value of its calibrated range, and ``high`` the largest, in the tensor's own unit.
-        scale: Of the symmetric int8 grid in the neutral graph, > 0.
+        scale: Of its grid in the neutral graph, > 0.
     """
 
     name: str

@@ -95,6 +95,9 @@ class QuantizationRules(_Frozen):
         saturation: ``repair`` where they saturate and it is known: weights keep 8 bits, and only channels with a pair that
             could overflow get a wider step, by what that pair asks for. ``none``: nothing saturates.
         per_channel_weights: One scale per output channel (axis 0).
+        unsigned_activations: Whether an activation that is never negative, by what the graph computes, is quantized to uint8
+            from zero on, so that ranges, techniques and training work on the points that the runtimes get. Without, it has
+            the positive half of a symmetric int8 grid, which a dialect may refine afterwards.
         quantized_ops: Ops whose inputs are quantized; every other op stays in float. ``pool`` is a spatial average of
             what an int8 convolution (or addition) makes, or a max-pool where branches meet. ``concat``: all its inputs
             and its output on one grid.
@@ -111,6 +114,7 @@ class QuantizationRules(_Frozen):
     weight_bits: Literal[7, 8] = 8
     saturation: Literal["none", "repair"] = "none"
     per_channel_weights: bool = True
+    unsigned_activations: bool = False
     quantized_ops: tuple[OpKind, ...]
     quantize_conv_outputs: bool = False
     quantize_linear_outputs: bool = False

@@ -20,21 +20,25 @@ from edgeopt.compress.registry import STEPS
 from edgeopt.compress.training.loop import train
 from edgeopt.core.errors import RecipeError
 from edgeopt.core.events import ignore_progress
+from edgeopt.graph.dialects import apply_dialect
 from edgeopt.graph.export import export_onnx
+from edgeopt.graph.io import load_onnx
+from edgeopt.graph.qdq import activation_points
 
 KINDS = {
     "learned": {},
     "observed": {"scales": "observed", "freeze_ranges_after": 1},
     "live": {"batchnorm": {"freeze_after": 1}},
+    "unsigned": {"target": make_target(unsigned_activations=True)},
 }
-QUICK = {("mlp", "learned"), ("gru", "observed"), ("conv1d", "live")}
+QUICK = {("mlp", "learned"), ("gru", "observed"), ("conv1d", "live"), ("mobilenet", "unsigned")}
 
 
-def trained(name, *, bits=None, count=128, labelled=True, **options):
+def trained(name, *, bits=None, count=128, labelled=True, target=None, **options):
     """The fake-quantized student after training, the result of its conversion, and the model."""
     model, net, shape = net_of(name)
     config = make_qat(**options)
-    session = open_session(model, config, make_context(training_data(net, shape, count, labelled=labelled)))
+    session = open_session(model, config, make_context(training_data(net, shape, count, labelled=labelled), target))
     if bits is not None:
         layers = tuple(dataclasses.replace(x, weight_bits=bits) if x.weighted else x for x in session.layers)
         session = dataclasses.replace(session, layers=layers)
@@ -77,6 +81,24 @@ def test_the_fake_quantized_net_gives_the_outputs_of_its_onnx_graph(name, kind, 
     assert (np.abs(got - expected) <= quantum).mean() >= (0.998 if name == "vit" else 0.999)
     # Mostly equal. One value halfway between two points of a grid, rounded the other way, leaves 58 dB here.
     assert result.stats["sqnr_at_convert_db"] > 50
+
+
+def test_learned_unsigned_grids_are_those_of_the_form_and_clips_fold_into_them(tmp_path):
+    _, result, _ = trained("mobilenet", **KINDS["unsigned"])
+    model = result.model
+    export_onnx(model.program, model.inputs, model.outputs, tmp_path / "net.onnx", opset=20, ranges=result.ranges)
+    form = apply_dialect("ort-x86", tmp_path / "net.onnx", tmp_path / "form.onnx").path
+    learned, written = (
+        {
+            point.scale
+            for point in activation_points(load_onnx(path).graph)
+            if (point.dtype, point.zero_point) == ("uint8", 0)
+        }
+        for path in (tmp_path / "net.onnx", form)
+    )
+    assert learned
+    assert learned <= written
+    assert all(scale * np.float32(255) <= 6 for scale in learned)
 
 
 @pytest.mark.long

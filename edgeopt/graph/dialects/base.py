@@ -33,7 +33,7 @@ class Rewrite:
     Attributes:
         same_points: Every quantized tensor keeps exactly the values it could take; False where a grid became finer.
         repaired: Output channels whose weights were put on a coarser grid, as their sums would overflow on this runtime.
-        coarser: Weights that were put on a coarser grid because the runtime is faster on it.
+        coarser: Tensors that were put on a coarser grid because the runtime has no finer one, or is faster on it.
         events: What the runtime will leave in float, and why.
     """
 
@@ -57,15 +57,15 @@ class DialectResult:
 class Dialect(Protocol):
     """One runtime's way of writing a quantized graph.
 
-    It never calibrates. A runtime's own dialect never makes a grid coarser that the runtime multiplies on without overflow; a
-    faster form may, and a compile takes that only where the outputs stay close to FP32.
+    It never calibrates. A runtime's own dialect never makes a grid coarser that the runtime has and multiplies on without
+    overflow; a faster form may, and a compile takes that only where the outputs stay close to FP32.
 
     Its proof obligation, on ONNX Runtime without optimizations, which computes what a graph says, for any input:
 
     - where ``Rewrite.same_points``: 0 outputs differ from the neutral graph's;
     - else (a finer grid, a bias in int32, a rounding left out): the outputs are as close to FP32 as the neutral graph's,
       their SQNR at most ``OBLIGATION_DB`` lower, or at least ``ENOUGH_DB``;
-    - where channels were ``repaired``, or weights made ``coarser``: at most ``REPAIR_DB`` lower.
+    - where channels were ``repaired``, or tensors made ``coarser``: at most ``REPAIR_DB`` lower.
 
     tests/graph/test_graph_obligations.py holds every registered dialect to it, over every kind of net.
     """

@@ -14,7 +14,15 @@ from edgeopt.graph.passes.fold_pad import is_zero_pad
 from edgeopt.graph.passes.hoist_quantize import MOVES, is_moving_pad
 from edgeopt.graph.qdq import Point, activation_points, array_of, other_quantizers, set_grid, weighted_nodes
 
-__all__ = ["float_on_purpose", "is_nonnegative", "left_alone", "regrid", "unquantized_outputs", "upper_bound"]
+__all__ = [
+    "float_on_purpose",
+    "is_nonnegative",
+    "left_alone",
+    "make_symmetric",
+    "regrid",
+    "unquantized_outputs",
+    "upper_bound",
+]
 
 _LEVELS = 255
 _MARGIN = 1 / 16  # of the seen span, on each side: unseen data reach a little further
@@ -38,9 +46,9 @@ _POINTWISE = frozenset({"Mul", "Add"})  # of two non-negative tensors
 
 
 def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _: False) -> bool:
-    """Write every symmetric int8 activation of ``model`` as ``dtype``, finer where its range allows.
+    """Write every activation of ``model`` as ``dtype``, symmetric int8 ones finer where their range allows.
 
-    A grid in the neutral graph has step s and reaches from −128·s to 127·s. Where the tensor fills a part [low, high] of
+    What is uint8 from zero on already keeps its points. A grid of int8 in the neutral graph has step s and reaches from −128·s to 127·s. Where the tensor fills a part [low, high] of
     that (nothing below zero or above a bound, by the graph's structure; or what calibration saw, and a margin), the new
     step is (high − low)/255 < s, with the zero point that puts zero on a point exactly. Elsewhere the points stay, and
     only their encoding changes.
@@ -60,9 +68,9 @@ def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _
     shift = 0 if dtype == "uint8" else 128
     grids = []
     for point in activation_points(model.graph):
-        if point.dtype != "int8" or point.zero_point != 0:
+        if point.zero_point != 0:
             raise GraphError(
-                f"{point.quantize.name!r} is no symmetric int8 point.",
+                f"{point.quantize.name!r} is no point of a neutral graph: symmetric int8, or uint8 from zero on.",
                 got=f"{point.dtype}, zero point {point.zero_point}",
                 fix="A dialect starts from the neutral graph that export writes, not from another dialect.",
             )
@@ -73,6 +81,23 @@ def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _
         same = same and scale == point.scale
         set_grid(model.graph, point, scale, zero - shift, dtype)
     return same
+
+
+def make_symmetric(model: ir.Model) -> int:
+    """Write what is uint8 from zero on as symmetric int8 of the same reach, for a runtime that has nothing else.
+
+    Returns:
+        How many tensors that is; their step doubles.
+    """
+    points = [
+        point
+        for point in activation_points(model.graph)
+        if (point.dtype, point.zero_point) == ("uint8", 0)
+        and all(n.inputs[2:] for n in (point.quantize, *point.dequantize))
+    ]
+    for point in points:
+        set_grid(model.graph, point, np.float32(float(point.scale) * _LEVELS / 127), 0, "int8")
+    return len(points)
 
 
 def left_alone(model: ir.Model) -> list[Event]:
@@ -155,6 +180,8 @@ def float_on_purpose(nodes: Sequence[ir.Node]) -> list[Event]:
 
 def _grid(point: Point) -> tuple[np.float32, int]:
     """Step and zero point (as uint8) for ``point``: finer where its range allows, else the same points."""
+    if point.dtype == "uint8":
+        return point.scale, 0
     keep = point.scale, 128
     step = float(point.scale)
     # what the neutral grid represents within half a step; calibration may have clipped more than that on purpose

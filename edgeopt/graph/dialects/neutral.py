@@ -1,6 +1,7 @@
 """The graph as export writes it: the form to fall back on where a runtime loses accuracy in its own.
 
-Symmetric int8 activations, Q/DQ in front of the layers alone. Every runtime computes it; few are fast at it.
+Symmetric int8 activations (where the target's runtimes take it, uint8 for what is never negative), Q/DQ in front of the layers
+alone. Every runtime computes it (TensorRT what is int8); few are fast at it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def apply_dialect(name: str, source: Path, destination: Path) -> DialectResult:
 
     Args:
         name: A name of ``DIALECTS``.
-        source: A neutral graph: symmetric int8 activations, as ``export_onnx`` writes it.
+        source: A neutral graph: activations symmetric int8, or uint8 from zero on, as ``export_onnx`` writes it.
         destination: Where to write; the same bytes each time.
 
     Raises:

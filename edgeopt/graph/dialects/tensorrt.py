@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
 from edgeopt.graph.dialects.base import Rewrite
+from edgeopt.graph.dialects.grids import make_symmetric
 from edgeopt.graph.qdq import array_of, weighted_nodes
 
 __all__ = ["DIALECT", "TensorRt"]
@@ -20,7 +21,7 @@ _OPSET_MAX = 20
 
 
 class TensorRt:
-    """Symmetric int8, zero points present and 0, float bias; nothing is rewritten."""
+    """Symmetric int8, zero points present and 0, float bias; all that is rewritten is what was quantized to uint8 for others."""
 
     name = "tensorrt"
 
@@ -35,10 +36,11 @@ class TensorRt:
             raise GraphError(
                 "TensorRT's parser reads opsets up to 20.", got=f"opset {opset}", fix="Export with opset 20."
             )
+        coarser = make_symmetric(model)
         for node in model.graph:
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 _check(node)
-        return Rewrite(same_points=True, events=tuple(_left_in_float(model)))
+        return Rewrite(same_points=coarser == 0, coarser=coarser, events=tuple(_left_in_float(model)))
 
 
 def _check(node: ir.Node) -> None:

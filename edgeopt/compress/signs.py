@@ -1,0 +1,98 @@
+"""Which activations are never negative, by what a graph computes: a grid from zero on has twice the points for them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edgeopt.compress.attributes import attribute
+from edgeopt.compress.observers import ActivationObserver
+
+__all__ = ["mark_unsigned"]
+
+A = torch.ops.aten
+_ABOVE = {
+    **dict.fromkeys((A.relu.default, A.relu_.default, A.abs.default, A.sqrt.default, A.exp.default), math.inf),
+    **dict.fromkeys((A.relu6.default, A.relu6_.default), 6.0),
+    **dict.fromkeys((A.softmax.int, A._softmax.default, A.sigmoid.default, A.hardsigmoid.default), 1.0),  # noqa: SLF001
+}
+_CLIPS = (A.hardtanh.default, A.hardtanh_.default, A.clamp.default, A.clamp_.default)
+_CLIP = (-1.0, 1.0)  # of hardtanh, where it does not say
+_CLAMP = (None, None)  # likewise of clamp
+_KEEPS = (  # values of one tensor and nothing else but zeros, or their averages
+    *(A.max_pool1d.default, A.max_pool2d.default, A.max_pool3d.default, A.amax.default),
+    *(A.view.default, A.reshape.default, A.flatten.using_ints, A.unsqueeze.default, A.squeeze.dim, A.squeeze.dims),
+    *(A.permute.default, A.transpose.int, A.t.default, A.expand.default, A.slice.Tensor, A.select.int),
+    *(A.dropout.default, A.dropout_.default, A.clone.default, A.contiguous.default, A.pixel_shuffle.default),
+    *(A.avg_pool1d.default, A.avg_pool2d.default, A.adaptive_avg_pool1d.default, A.adaptive_avg_pool2d.default),
+    *(A.mean.dim, A.mean.default),
+)
+_PAIRS = {A.add.Tensor: operator.add, A.add_.Tensor: operator.add, A.mul.Tensor: operator.mul}
+_Reach = Mapping[Node, float | None]
+
+
+def mark_unsigned(prepared: GraphModule) -> int:
+    """Give each observer whose tensors are never negative a grid from zero on; returns how many there are.
+
+    Args:
+        prepared: An observed graph, before anything was watched.
+    """
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    reach: dict[Node, float | None] = {}
+    watched: dict[int, tuple[ActivationObserver, list[float | None]]] = {}
+    for node in prepared.graph.nodes:  # in an order in which each reads what came before
+        reach[node] = _reach(node, reach, modules, prepared)
+        observer = modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(observer, ActivationObserver):
+            watched.setdefault(id(observer), (observer, []))[1].append(reach[node])
+    count = 0
+    for observer, tops in watched.values():
+        known = [top for top in tops if top is not None]
+        if len(known) == len(tops):
+            observer.start_at_zero(max(known))
+            count += 1
+    return count
+
+
+def _reach(node: Node, reach: _Reach, modules: Mapping[str, Any], model: GraphModule) -> float | None:
+    """What a value that is never negative never exceeds (infinity where nothing says); None for one that may be negative."""
+    if node.op == "call_function":
+        return _made(node, reach)
+    if node.op == "call_module":
+        watches = isinstance(modules.get(str(node.target)), ActivationObserver)
+        return reach.get(node.args[0]) if watches else None  # type: ignore[arg-type]
+    value = attribute(model, str(node.target)) if node.op == "get_attr" else None
+    held = isinstance(value, torch.Tensor) and value.numel() and bool((value >= 0).all())
+    return float(value.max()) if held else None  # type: ignore[union-attr]
+
+
+def _made(node: Node, reach: _Reach) -> float | None:
+    """Likewise, of what an operation makes."""
+    arguments: Any = node.args
+    target: Any = node.target
+    if target in _CLIPS:
+        low, high = _limits(node)
+        return (math.inf if high is None else high) if low is not None and low >= 0 else None
+    if target in _KEEPS:
+        return reach.get(arguments[0])
+    if target is A.cat.default:
+        tops = [reach.get(one) for one in arguments[0]]
+        return None if None in tops else max(tops)  # type: ignore[type-var]
+    if target in _PAIRS and not node.kwargs:
+        one, other = (reach.get(side) if isinstance(side, Node) else None for side in arguments[:2])
+        return None if one is None or other is None else float(_PAIRS[target](one, other))
+    return _ABOVE.get(target)
+
+
+def _limits(node: Node) -> tuple[float | None, float | None]:
+    given: Any = (*node.args[1:], *(_CLIP if "hardtanh" in str(node.target) else _CLAMP)[len(node.args) - 1 :])
+    low, high = (node.kwargs.get(name, value) for name, value in zip(("min", "max"), given, strict=False))
+    return (
+        float(low) if isinstance(low, int | float) else None,
+        float(high) if isinstance(high, int | float) else None,
+    )
