@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -112,16 +112,18 @@ def _outputs(net: Net, entry: Entry, work: Path) -> np.ndarray | None:
     kept = work / "outputs" / f"{net.name}-{engine.runtime}-{key[:16]}.npy"
     if not kept.is_file():
         print(f"  {net.name}: evaluating {entry.id}", file=sys.stderr)
-        scratch = kept.with_suffix(".partial")
-        try:
-            found = collect_outputs(open_device("local"), engine, net.test, net.input_names, scratch, 1, threads=1)
-            shutil.move(scratch / "output-0.npy", kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        # Of its own: two tools may make the same engine, and two engines are run at a time.
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            try:
+                found = collect_outputs(
+                    open_device("local"), engine, net.test, net.input_names, Path(scratch), 1, threads=1
+                )
+            except EdgeOptError as error:
+                entry.error = " ".join(str(error).split())
+                return None
+            (Path(scratch) / "output-0.npy").replace(kept)
             del found
-        except EdgeOptError as error:
-            entry.error = " ".join(str(error).split())
-            return None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return np.load(kept, mmap_mode="r")
 
 

@@ -1,8 +1,8 @@
 """Which form of the quantization is the fastest for a model: some are so for some nets only, and only the device tells.
 
 One process differs from the next by several per cent (where its memory lies), so a form has to win in each of ``STARTS`` runs
-with processes of their own; the first run that it does not win ends its race. A run that something else on the machine disturbed
-leaves open which is faster: one such is repeated.
+with processes of their own; the first run that it loses ends its race. A run that something else on the machine disturbed
+leaves open which is faster: ``REPEATS`` such are repeated.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from edgeopt.recipes.schema import Measure
 if TYPE_CHECKING:
     from edgeopt.devices.base import Device
 
-__all__ = ["LEAST_GAIN", "STARTS", "Race", "run_race"]
+__all__ = ["LEAST_GAIN", "REPEATS", "STARTS", "Race", "run_race"]
 
 LEAST_GAIN = 0.01
 """Of the time: a smaller gain is not worth another form, whatever its interval."""
 STARTS = 3
-_REPEATS = 1
+REPEATS = 3
 _SAMPLES = 200
 
 
@@ -62,7 +62,7 @@ def run_race(race: Race) -> tuple[str, tuple[Event, ...]]:
     first, *others = race.engines
     seen: dict[str, list[Measurement]] = {form: [] for form in others}
     left = list(others)
-    for start in range(STARTS + _REPEATS):
+    for start in range(STARTS + REPEATS):
         running = [form for form in left if _wins(seen[form]) < STARTS]
         if not running:
             break
@@ -70,7 +70,7 @@ def run_race(race: Race) -> tuple[str, tuple[Event, ...]]:
         for form in running:
             seen[form].append(ratios[form])
             value = ratios[form].value
-            if value is None or value >= 1 - LEAST_GAIN or len(seen[form]) - _wins(seen[form]) > _REPEATS:
+            if value is None or value >= 1 - LEAST_GAIN or len(seen[form]) - _wins(seen[form]) > REPEATS:
                 left.remove(form)
     taken = first
     for form in left:  # listed from the most accurate on

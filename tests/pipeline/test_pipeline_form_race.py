@@ -10,7 +10,7 @@ import pytest
 
 from edgeopt.core.measurement import Interval, Measurement, not_measured
 from edgeopt.pipeline import form_race
-from edgeopt.pipeline.form_race import LEAST_GAIN, STARTS, Race, run_race
+from edgeopt.pipeline.form_race import LEAST_GAIN, REPEATS, STARTS, Race, run_race
 from edgeopt.recipes.schema import Measure
 
 
@@ -89,10 +89,10 @@ def test_one_start_that_leaves_it_open_is_repeated(race):
     assert "(4 starts of 200 inferences): it is taken." in message
 
 
-def test_two_starts_that_leave_it_open_end_its_race(race):
-    taken, _, timed = race(other=[OPEN, ratio(0.93), OPEN, ratio(0.93)])
+def test_more_starts_that_leave_it_open_than_are_repeated_end_its_race(race):
+    taken, _, timed = race(other=[ratio(0.93), *[OPEN] * (REPEATS + 1), ratio(0.93)])
     assert taken == "first"
-    assert len(timed) == STARTS
+    assert len(timed) == REPEATS + 2
 
 
 def test_a_form_that_has_won_waits_for_the_others(race):
