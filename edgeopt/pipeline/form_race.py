@@ -1,8 +1,8 @@
 """Which form of the quantization is the fastest for a model: some are so for some nets only, and only the device tells.
 
 One process differs from the next by several per cent (where its memory lies), so a form has to win in each of ``STARTS`` runs
-with processes of their own; the first run that it loses ends its race. A run that something else on the machine disturbed
-leaves open which is faster: ``REPEATS`` such are repeated.
+with processes of their own; a run that it loses before it won one, or a second one, ends its race. A run that something else on
+the machine disturbed leaves open which is faster, or shows a loss beside wins: ``REPEATS`` such are repeated.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run_race(race: Race) -> tuple[str, tuple[Event, ...]]:
     """Time forms against the first one.
 
     Returns:
-        The form to take: one whose interval was faster by more than ``LEAST_GAIN`` in ``STARTS`` starts, and none slower; a
+        The form to take: one whose interval was faster by more than ``LEAST_GAIN`` in ``STARTS`` starts, and at most one slower; a
         later one of several where its median is smaller by as much; else the first. And one event per other form.
     """
     first, *others = race.engines
@@ -69,8 +69,7 @@ def run_race(race: Race) -> tuple[str, tuple[Event, ...]]:
         ratios = _times(race, first, running, start)
         for form in running:
             seen[form].append(ratios[form])
-            value = ratios[form].value
-            if value is None or value >= 1 - LEAST_GAIN or len(seen[form]) - _wins(seen[form]) > REPEATS:
+            if _is_over(seen[form]):
                 left.remove(form)
     taken = first
     for form in left:  # listed from the most accurate on
@@ -82,6 +81,13 @@ def run_race(race: Race) -> tuple[str, tuple[Event, ...]]:
 
 def _wins(ratios: list[Measurement]) -> int:
     return sum(ratio.interval is not None and ratio.interval.high < 1 - LEAST_GAIN for ratio in ratios)
+
+
+def _is_over(ratios: list[Measurement]) -> bool:
+    """Whether a form has lost: without a win before, twice, or in too many starts that it did not win."""
+    lost = sum(ratio.value is None or ratio.value >= 1 - LEAST_GAIN for ratio in ratios)
+    wins = _wins(ratios)
+    return ratios[-1].value is None or lost > min(wins, 1) or len(ratios) - wins > REPEATS
 
 
 def _median(ratios: list[Measurement]) -> float:

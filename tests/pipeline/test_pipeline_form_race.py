@@ -62,11 +62,18 @@ def test_a_form_that_is_faster_in_every_start_is_taken(race):
     )
 
 
-def test_the_first_start_that_it_does_not_win_ends_its_race(race):
-    taken, (message,), timed = race(other=[ratio(0.93), ratio(1.01), ratio(0.9)])
+def test_a_start_that_it_loses_before_any_win_ends_its_race(race):
+    taken, (message,), timed = race(other=[ratio(1.01), ratio(0.93), ratio(0.9)])
     assert taken == "first"
-    assert timed == [("other",), ("other",)]
-    assert "(2 starts of 200 inferences): first is kept." in message
+    assert timed == [("other",)]
+    assert "(1 start of 200 inferences): first is kept." in message
+
+
+def test_one_loss_beside_wins_is_repeated_and_a_second_ends_its_race(race):
+    taken, _, timed = race(other=[ratio(0.93), ratio(1.2), ratio(0.93), ratio(0.92)])
+    assert (taken, len(timed)) == ("other", STARTS + 1)
+    taken, _, timed = race(other=[ratio(0.93), ratio(1.2), ratio(0.93), ratio(1.1), ratio(0.9)])
+    assert (taken, len(timed) - STARTS - 1) == ("first", 4)
 
 
 @pytest.mark.parametrize(
