@@ -133,7 +133,7 @@ def rows_of(net: Net, runtimes: list[str], recipe: str, samples: int | None) -> 
         for dialect in DIALECTS:
             path = folder / f"{dialect}.onnx"
             try:
-                same = apply_dialect(dialect, case.graph, path).same_points
+                made = apply_dialect(dialect, case.graph, path)
             except EdgeOptError as error:
                 yield Row(net=net.name, dialect=dialect, runtime="–", why=f"refused: {error.what}")
                 continue
@@ -149,7 +149,7 @@ def rows_of(net: Net, runtimes: list[str], recipe: str, samples: int | None) -> 
                     dialect,
                     runtime,
                     outputs,
-                    points="same" if same else "finer",
+                    points="same" if made.same_points else "coarser" if made.coarser else "finer",
                     own=quanta(outputs, own[0], case.quantum),
                     noise=quanta(on_noise, own[1], case.quantum),
                 )
