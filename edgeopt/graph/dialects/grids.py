@@ -48,7 +48,8 @@ _POINTWISE = frozenset({"Mul", "Add"})  # of two non-negative tensors
 def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _: False) -> bool:
     """Write every activation of ``model`` as ``dtype``, symmetric int8 ones finer where their range allows.
 
-    What is uint8 from zero on already keeps its points. A grid of int8 in the neutral graph has step s and reaches from −128·s to 127·s. Where the tensor fills a part [low, high] of
+    What is uint8 from zero on already keeps its points. A grid of int8 in the neutral graph has step s and reaches from
+    −128·s to 127·s. Where the tensor fills a part [low, high] of
     that (nothing below zero or above a bound, by the graph's structure; or what calibration saw, and a margin), the new
     step is (high − low)/255 < s, with the zero point that puts zero on a point exactly. Elsewhere the points stay, and
     only their encoding changes.
