@@ -50,7 +50,7 @@ NOTES = """\
 |score| / 127. Neutral: the portable graph. Itself: the same dialect's file. Both as written, on ONNX Runtime without
 optimizations. Points: `same` where the dialect only encodes the neutral grids in another way, so that it must compute what
 neutral computes; `finer` where a grid has smaller steps in the same range, another rounding of the same tensors, which
-its SQNR and top-1 must not suffer from. On noise: Δ itself on 256 random inputs. SQNR, drop: against FP32.
+its SQNR and top-1 must not suffer from; `coarser` where the runtime has or likes only larger ones. On noise: Δ itself on 256 random inputs. SQNR, drop: against FP32.
 """
 
 Arrays = dict[str, np.ndarray]

@@ -127,15 +127,16 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
                 self.calibrated = self.average or (0.0, 0.0)
             else:
                 first = "histogram" if self.observer == "best" else self.observer
-                self.choose(first)
+                self.calibrated = self._read(first)
         self.enabled = False
-        return self.calibrated  # type: ignore[return-value]  # just chosen
+        return self.calibrated
 
     def choose(self, observer: Observer) -> None:
         """Read the range anew from what was seen, as ``observer`` does; only where the histogram was kept."""
-        self.calibrated = choose_range(
-            self.histogram, observer, self.percentile, self.clipped, unsigned=self.quant_min == 0
-        )
+        self.calibrated = self._read(observer)
+
+    def _read(self, observer: Observer) -> tuple[float, float]:
+        return choose_range(self.histogram, observer, self.percentile, self.clipped, unsigned=self.quant_min == 0)
 
     @property
     def scale(self) -> float:

@@ -36,8 +36,8 @@ _PAIRS = {A.add.Tensor: operator.add, A.add_.Tensor: operator.add, A.mul.Tensor:
 _Reach = Mapping[Node, float | None]
 
 
-def mark_unsigned(prepared: GraphModule) -> int:
-    """Give each observer whose tensors are never negative a grid from zero on; returns how many there are.
+def mark_unsigned(prepared: GraphModule) -> None:
+    """Give each observer whose tensors are never negative a grid from zero on.
 
     Args:
         prepared: An observed graph, before anything was watched.
@@ -50,13 +50,10 @@ def mark_unsigned(prepared: GraphModule) -> int:
         observer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(observer, ActivationObserver):
             watched.setdefault(id(observer), (observer, []))[1].append(reach[node])
-    count = 0
     for observer, tops in watched.values():
         known = [top for top in tops if top is not None]
         if len(known) == len(tops):
             observer.start_at_zero(max(known))
-            count += 1
-    return count
 
 
 def _reach(node: Node, reach: _Reach, modules: Mapping[str, Any], model: GraphModule) -> float | None:

@@ -1,8 +1,8 @@
 """Which form of the quantization is the fastest for a model: some are so for some nets only, and only the device tells.
 
-One process differs from the next by several per cent (where its memory lies), so a form has to win in each of ``STARTS`` runs
-with processes of their own; a run that it loses before it won one, or a second one, ends its race. A run that something else on
-the machine disturbed leaves open which is faster, or shows a loss beside wins: ``REPEATS`` such are repeated.
+One process differs from the next by several per cent (where its memory lies), so a form has to win in ``STARTS`` runs with
+processes of their own; a run that it loses before it won one, or a second one, ends its race. A run that something else on the
+machine disturbed leaves open which is faster, or shows a loss beside wins: ``REPEATS`` such are repeated.
 """
 
 from __future__ import annotations

@@ -96,27 +96,26 @@ def _faster(
     wanted = bench.plan.measured_here and bench.plan.recipe.measure.forms and not trial.stand_in and not trial.failure
     if not wanted or trial.engine is None or planned.form:  # a form taken for its accuracy stays
         return trial
-    engines, events = {planned.dialect: (trial.engine, trial.key)}, []
-    raced = {planned.dialect: chosen}
+    raced, events = {planned.dialect: chosen}, []
     for form in planned.rules.faster_forms if planned.precision == "int8" else ():
         if form == planned.dialect:
             continue
         other = attempt(form)
         engine, why = other.built.engine, _why_not_timed(bench, chosen, other)
-        if engine is not None and any(_are_one_file(engine, known) for known, _ in engines.values()):
+        if engine is not None and any(_are_one_file(engine, one.built.engine) for one in raced.values()):
             continue
         if engine is None or why or trials[form].stand_in:
             message = f"The form {form} is not timed: {why or 'it does not run here'}."
             events.append(Event(kind="note", stage=f"compile {planned.id}", message=message))
         else:
-            engines[form], raced[form] = (engine, trials[form].key), other
-    if len(engines) > 1:
+            raced[form] = other
+    if len(raced) > 1:
         sample = {spec.name: array for spec, array in zip(trial.engine.inputs, bench.samples.arrays, strict=True)}
         race = Race(
             context=bench.context,
             device=bench.device,
             info=bench.info,
-            engines=engines,
+            engines={form: (one.built.engine, trials[form].key) for form, one in raced.items() if one.built.engine},
             sample=sample,
             config=bench.plan.recipe.measure,
             batch=batch_of(trial.engine, bench.plan),
@@ -144,9 +143,9 @@ def _why_not_timed(bench: Bench, first: Attempt, other: Attempt) -> str:
     return ""
 
 
-def _are_one_file(one: Engine, other: Engine) -> bool:
+def _are_one_file(one: Engine, other: Engine | None) -> bool:
     """Whether two engines are the same: a form changes nothing in a net without what it is for."""
-    return filecmp.cmp(one.path, other.path, shallow=False)
+    return other is not None and filecmp.cmp(one.path, other.path, shallow=False)
 
 
 def _loss_told(first: Attempt, taken: Attempt) -> Iterator[Event]:
