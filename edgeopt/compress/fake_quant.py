@@ -92,6 +92,7 @@ class _FixedActivation(ActivationObserver):
 
     def __init__(self, calibrated: ActivationObserver) -> None:
         super().__init__(observer=calibrated.observer, percentile=calibrated.percentile)
+        calibrated.fix()
         self.quant_min, self.quant_max, self.top = calibrated.quant_min, calibrated.quant_max, calibrated.top
         self.enabled = False
 
@@ -102,7 +103,7 @@ class _FixedActivation(ActivationObserver):
     def fix(self) -> tuple[float, float]:
         """The range of the grid's points, so that whoever re-encodes them keeps them."""
         scale = self.scale
-        return (-INT8_MAX if self.quant_min else 0) * scale, self.quant_max * scale
+        return max(self.quant_min, -INT8_MAX) * scale, self.quant_max * scale
 
     @property
     def scale(self) -> float:
@@ -119,7 +120,9 @@ class LearnedActivation(_FixedActivation):
         super().__init__(calibrated)
         self.register_buffer("start", torch.tensor([calibrated.scale]))
         self.theta = torch.nn.Parameter(torch.zeros(1))
-        self.widest = grid_step(0.0, self.top, self.quant_max) if math.isfinite(self.top) else math.inf
+        self.widest = (
+            grid_step(0.0, self.top, (self.quant_min, self.quant_max)) if math.isfinite(self.top) else math.inf
+        )
 
     def step(self, features: int = 1) -> torch.Tensor:
         """float32 [1]; ``features``: of the activation, per sample, for the gradient's gain 1/√(N·Qp)."""
@@ -150,7 +153,8 @@ class ObservedActivation(_FixedActivation):
 
     def step(self) -> torch.Tensor:
         """float32 [1]."""
-        return torch.tensor([grid_step(float(self.low), float(self.high), self.quant_max)], device=self.low.device)
+        ends = self.quant_min, self.quant_max
+        return torch.tensor([grid_step(float(self.low), float(self.high), ends)], device=self.low.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` on the grid; while training, the range first moves towards the batch's.

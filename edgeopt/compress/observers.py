@@ -22,6 +22,7 @@ from edgeopt.compress.ranges import (
     Observer,
     choose_range,
     grid_step,
+    shifted_ends,
 )
 from edgeopt.recipes.schema import ObserverName
 
@@ -56,8 +57,10 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         rows: How many samples were watched.
         enabled: Whether it still watches; False once the range is fixed.
         calibrated: The (low, high) that ``fix`` chose.
-        quant_min: The grid's smallest integer, ``quant_max`` the largest; its zero point is 0.
+        quant_min: The grid's smallest integer, ``quant_max`` the largest, zero being the integer 0: −128 and 127 of a
+            symmetric grid; of uint8 the zero point's negative, and 255 less it.
         top: What the watched values never exceed, by what the graph computes.
+        shifts: Whether ``fix`` may take a uint8 grid with a zero point, where a symmetric one would be used half.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
         self.qscheme, self.ch_axis = torch.per_tensor_symmetric, -1
         self.quant_min, self.quant_max = INT8_MIN, INT8_MAX
         self.top = math.inf
+        self.shifts = False
         self.histogram = Histogram()
         self.rows = 0
         self.enabled = True
@@ -128,12 +132,19 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
             else:
                 first = "histogram" if self.observer == "best" else self.observer
                 self.calibrated = self._read(first)
+            self._settle()
         self.enabled = False
         return self.calibrated
 
     def choose(self, observer: Observer) -> None:
         """Read the range anew from what was seen, as ``observer`` does; only where the histogram was kept."""
         self.calibrated = self._read(observer)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take the grid that the calibrated range asks for."""
+        if self.calibrated is not None and self.shifts:
+            self.quant_min, self.quant_max = shifted_ends(*self.calibrated)
 
     def _read(self, observer: Observer) -> tuple[float, float]:
         return choose_range(self.histogram, observer, self.percentile, self.clipped, unsigned=self.quant_min == 0)
@@ -141,20 +152,24 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
     @property
     def scale(self) -> float:
         """The grid's step; float32, > 0."""
-        return grid_step(*self.fix(), self.quant_max)
+        low, high = self.fix()
+        return grid_step(low, high, (self.quant_min, self.quant_max))
 
     def on_grid(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` on the grid, float32, as its Q and DQ will have it."""
+        self.fix()
         return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, self.quant_min, self.quant_max)
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale float32 [1] and zero point int64 [1] (0)."""
-        return torch.tensor([self.scale]), torch.zeros(1, dtype=torch.int64)
+        """Not used: ``convert`` writes the nodes."""
+        raise NotImplementedError
 
     def convert(self, model: GraphModule, observed: Node) -> None:
         """Replace this observer's node by quantize and dequantize; called by torchao's ``convert_pt2e``."""
-        dtype = torch.uint8 if self.quant_min == 0 else torch.int8
-        arguments = (self.scale, 0, self.quant_min, self.quant_max, dtype)
+        scale = self.scale  # fixes the ends, too
+        signed = self.quant_min == INT8_MIN
+        dtype, zero_point = (torch.int8, 0) if signed else (torch.uint8, -self.quant_min)
+        arguments = (scale, zero_point, zero_point + self.quant_min, zero_point + self.quant_max, dtype)
         with model.graph.inserting_before(observed):
             quantized = model.graph.call_function(_Q.quantize_per_tensor.default, (observed.args[0], *arguments))
             restored = model.graph.call_function(_Q.dequantize_per_tensor.default, (quantized, *arguments))

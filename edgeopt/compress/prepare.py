@@ -12,12 +12,12 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 from edgeopt.compress.attributes import attribute, source_name
 from edgeopt.compress.base import StepContext
 from edgeopt.compress.calibrate import Feed, Watch, calibrate
+from edgeopt.compress.encodings import allow_uint8
 from edgeopt.compress.layers import Layer, find_layers
 from edgeopt.compress.macs import multiplications
 from edgeopt.compress.normalize import normalize
 from edgeopt.compress.observers import ActivationObserver, WeightObserver
 from edgeopt.compress.quantizer import EdgeQuantizer
-from edgeopt.compress.signs import mark_unsigned
 from edgeopt.core.errors import DataError, RecipeError
 from edgeopt.core.events import Progress
 from edgeopt.data.contract import Dataset
@@ -114,8 +114,8 @@ def prepare(session: Session, watch: Watch | None = None) -> tuple[GraphModule, 
         DataError: The data does not fit the model, or makes it produce NaN or infinity.
     """
     prepared: GraphModule = prepare_pt2e(session.graph, EdgeQuantizer(session.layers, session.rules, session.config))
-    if session.rules.unsigned_activations:
-        mark_unsigned(prepared)
+    if session.rules.asymmetric_activations:
+        allow_uint8(prepared, symmetric_products=session.rules.symmetric_products)
     samples = calibrate(prepared, session.feed, session.context.progress, watch)
     if samples == 0:
         raise DataError("The calibration split is empty.", got=session.data.name, fix="Give data to calibrate on.")

@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from edgeopt.core.grids import LEVELS, finer_grid, reach_of
+
 __all__ = [
     "CLIPPED",
     "INT8_MAX",
@@ -23,6 +25,7 @@ __all__ = [
     "choose_range",
     "entropy_range",
     "grid_step",
+    "shifted_ends",
     "symmetric_scale",
 ]
 
@@ -140,16 +143,33 @@ def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:
     return float(np.float32(max(abs(low), abs(high), SCALE_FLOOR * levels) / levels))
 
 
-def grid_step(low: float, high: float, quant_max: int) -> float:
-    """The step of a grid with zero point 0 that covers [low, high]: symmetric int8, or uint8 where nothing is negative.
+def shifted_ends(low: float, high: float) -> tuple[int, int]:
+    """The smallest and the largest integer of the grid for [low, high], zero being 0: of uint8 where it pays, else of int8.
 
-    That of uint8 reaches no further than ``high``: a runtime folds ReLU6 into Q only where Q's range lies inside [0, 6].
+    >>> shifted_ends(-1.0, 15.0), shifted_ends(-10.0, 15.0)
+    ((-30, 225), (-128, 127))
     """
-    step = symmetric_scale(low, high, quant_max)
-    if quant_max == UINT8_MAX:
+    step = symmetric_scale(low, high)
+    found = finer_grid(*reach_of(low, high, step), step)
+    return (INT8_MIN, INT8_MAX) if found is None else (-found[1], LEVELS - found[1])
+
+
+def grid_step(low: float, high: float, ends: tuple[int, int]) -> float:
+    """The step of a grid of these ends for [low, high], zero being the integer 0; float32.
+
+    Of uint8 from zero on it reaches no further than ``high``: a runtime folds ReLU6 into Q only where Q's range lies inside
+    [0, 6]. Of uint8 with a zero point it reaches a little further, as ``reach_of`` says.
+    """
+    if ends == (INT8_MIN, INT8_MAX):
+        return symmetric_scale(low, high)
+    if ends[0] == 0:
+        step = symmetric_scale(low, high, UINT8_MAX)
         while step > SCALE_FLOOR and np.float32(step) * np.float32(UINT8_MAX) > np.float32(high):
             step = float(np.nextafter(np.float32(step), np.float32(0)))
-    return step
+        return step
+    low, high = reach_of(low, high, symmetric_scale(low, high))
+    # beyond the ends, half a step is within rounding; these two count where the range has moved and the ends have not
+    return float(np.float32(max((high - low) / LEVELS, low / (ends[0] - 0.5), high / (ends[1] + 0.5), SCALE_FLOOR)))
 
 
 def best_range(

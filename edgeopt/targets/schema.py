@@ -95,9 +95,12 @@ class QuantizationRules(_Frozen):
         saturation: ``repair`` where they saturate and it is known: weights keep 8 bits, and only channels with a pair that
             could overflow get a wider step, by what that pair asks for. ``none``: nothing saturates.
         per_channel_weights: One scale per output channel (axis 0).
-        unsigned_activations: Whether an activation that is never negative, by what the graph computes, is quantized to uint8
-            from zero on, so that ranges, techniques and training work on the points that the runtimes get. Without, it has
-            the positive half of a symmetric int8 grid, which a dialect may refine afterwards.
+        asymmetric_activations: Whether an activation is quantized to uint8 where symmetric int8 would be used half: from zero
+            on if it is never negative, by what the graph computes; with a zero point between if calibration sees little on
+            one side. So ranges, techniques and training work on the points that the runtimes get. Without, it has a
+            symmetric int8 grid, which a dialect may refine afterwards.
+        symmetric_products: Whether what only linear layers read keeps a zero point of 0 all the same, for a runtime whose
+            fast products of matrices have none.
         quantized_ops: Ops whose inputs are quantized; every other op stays in float. ``pool`` is a spatial average of
             what an int8 convolution (or addition) makes, or a max-pool where branches meet. ``concat``: all its inputs
             and its output on one grid.
@@ -114,7 +117,8 @@ class QuantizationRules(_Frozen):
     weight_bits: Literal[7, 8] = 8
     saturation: Literal["none", "repair"] = "none"
     per_channel_weights: bool = True
-    unsigned_activations: bool = False
+    asymmetric_activations: bool = False
+    symmetric_products: bool = False
     quantized_ops: tuple[OpKind, ...]
     quantize_conv_outputs: bool = False
     quantize_linear_outputs: bool = False

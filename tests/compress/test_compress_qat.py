@@ -29,9 +29,10 @@ KINDS = {
     "learned": {},
     "observed": {"scales": "observed", "freeze_ranges_after": 1},
     "live": {"batchnorm": {"freeze_after": 1}},
-    "unsigned": {"target": make_target(unsigned_activations=True)},
+    "asymmetric": {"target": make_target(asymmetric_activations=True)},
+    "moving": {"target": make_target(asymmetric_activations=True), "scales": "observed"},
 }
-QUICK = {("mlp", "learned"), ("gru", "observed"), ("conv1d", "live"), ("mobilenet", "unsigned")}
+QUICK = {("mlp", "learned"), ("gru", "observed"), ("conv1d", "live"), ("mobilenet", "asymmetric")}
 
 
 def trained(name, *, bits=None, count=128, labelled=True, target=None, **options):
@@ -84,7 +85,7 @@ def test_the_fake_quantized_net_gives_the_outputs_of_its_onnx_graph(name, kind, 
 
 
 def test_learned_unsigned_grids_are_those_of_the_form_and_clips_fold_into_them(tmp_path):
-    _, result, _ = trained("mobilenet", **KINDS["unsigned"])
+    _, result, _ = trained("mobilenet", **KINDS["asymmetric"])
     model = result.model
     export_onnx(model.program, model.inputs, model.outputs, tmp_path / "net.onnx", opset=20, ranges=result.ranges)
     form = apply_dialect("ort-x86", tmp_path / "net.onnx", tmp_path / "form.onnx").path

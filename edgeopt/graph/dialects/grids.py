@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
+from edgeopt.core.grids import LEVELS, finer_grid, reach_of
 from edgeopt.graph.passes.fold_pad import is_zero_pad
 from edgeopt.graph.passes.hoist_quantize import MOVES, is_moving_pad
 from edgeopt.graph.qdq import Point, activation_points, array_of, other_quantizers, set_grid, weighted_nodes
@@ -24,9 +25,6 @@ __all__ = [
     "upper_bound",
 ]
 
-_LEVELS = 255
-_MARGIN = 1 / 16  # of the seen span, on each side: unseen data reach a little further
-_WORTH = 0.75  # a signed tensor gives up its symmetric head-room only for a step that is this much finer (2.5 dB)
 _NONNEGATIVE = frozenset({"Relu", "Softmax", "Sigmoid", "HardSigmoid", "Abs", "Sqrt", "Exp", "ReduceL2"})
 _KEEPS_SIGN = MOVES | {
     "AveragePool",
@@ -48,7 +46,7 @@ _POINTWISE = frozenset({"Mul", "Add"})  # of two non-negative tensors
 def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _: False) -> bool:
     """Write every activation of ``model`` as ``dtype``, symmetric int8 ones finer where their range allows.
 
-    What is uint8 from zero on already keeps its points. A grid of int8 in the neutral graph has step s and reaches from
+    What is uint8 already keeps its points. A grid of int8 in the neutral graph has step s and reaches from
     −128·s to 127·s. Where the tensor fills a part [low, high] of
     that (nothing below zero or above a bound, by the graph's structure; or what calibration saw, and a margin), the new
     step is (high − low)/255 < s, with the zero point that puts zero on a point exactly. Elsewhere the points stay, and
@@ -69,9 +67,9 @@ def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _
     shift = 0 if dtype == "uint8" else 128
     grids = []
     for point in activation_points(model.graph):
-        if point.zero_point != 0:
+        if point.dtype == "int8" and point.zero_point != 0:
             raise GraphError(
-                f"{point.quantize.name!r} is no point of a neutral graph: symmetric int8, or uint8 from zero on.",
+                f"{point.quantize.name!r} is no point of a neutral graph: symmetric int8, or uint8.",
                 got=f"{point.dtype}, zero point {point.zero_point}",
                 fix="A dialect starts from the neutral graph that export writes, not from another dialect.",
             )
@@ -85,19 +83,19 @@ def regrid(model: ir.Model, dtype: str, keep: Callable[[Point], bool] = lambda _
 
 
 def make_symmetric(model: ir.Model) -> int:
-    """Write what is uint8 from zero on as symmetric int8 of the same reach, for a runtime that has nothing else.
+    """Write what is uint8 as symmetric int8 of the same reach, for a runtime that has nothing else.
 
     Returns:
-        How many tensors that is; their step doubles.
+        How many tensors that is; their step grows, at most to twice what it was.
     """
     points = [
         point
         for point in activation_points(model.graph)
-        if (point.dtype, point.zero_point) == ("uint8", 0)
-        and all(n.inputs[2:] for n in (point.quantize, *point.dequantize))
+        if point.dtype == "uint8" and all(n.inputs[2:] for n in (point.quantize, *point.dequantize))
     ]
     for point in points:
-        set_grid(model.graph, point, np.float32(float(point.scale) * _LEVELS / 127), 0, "int8")
+        reach = max(point.zero_point, LEVELS - point.zero_point)
+        set_grid(model.graph, point, np.float32(float(point.scale) * reach / 127), 0, "int8")
     return len(points)
 
 
@@ -182,25 +180,24 @@ def float_on_purpose(nodes: Sequence[ir.Node]) -> list[Event]:
 def _grid(point: Point) -> tuple[np.float32, int]:
     """Step and zero point (as uint8) for ``point``: finer where its range allows, else the same points."""
     if point.dtype == "uint8":
-        return point.scale, 0
-    keep = point.scale, 128
+        return point.scale, point.zero_point
     step = float(point.scale)
-    # what the neutral grid represents within half a step; calibration may have clipped more than that on purpose
     low, high = -128.5 * step, 127.5 * step
-    seen_low, seen_high = point.low, point.high
-    if seen_low is not None and seen_high is not None:
-        margin = _MARGIN * (max(seen_high, 0.0) - min(seen_low, 0.0))
-        low, high = max(low, seen_low - margin), min(high, seen_high + margin)
-    nonnegative, bound = is_nonnegative(point.tensor), upper_bound(point.tensor)
-    low, high = (0.0 if nonnegative else min(low, 0.0)), min(max(high, 0.0), bound)
-    if not nonnegative and high - low > _WORTH * _LEVELS * step:
-        return keep
-    scale = np.float32((high - low) / _LEVELS)
-    zero = round(-low / float(scale)) if scale > 0 else 0
-    if zero == 0 and high == bound:
-        while np.float32(scale * np.float32(_LEVELS)) > np.float32(bound):
+    if point.low is not None and point.high is not None:
+        low, high = reach_of(point.low, point.high, step)
+    bound = upper_bound(point.tensor)
+    if is_nonnegative(point.tensor):
+        return _from_zero(min(max(high, 0.0), bound), bound, point.scale)
+    return finer_grid(low, min(max(high, 0.0), bound), step) or (point.scale, 128)
+
+
+def _from_zero(high: float, bound: float, widest: np.float32) -> tuple[np.float32, int]:
+    """The grid over [0, high] for what never exceeds ``bound``; half of the symmetric one where it would be no finer."""
+    scale = np.float32(high / LEVELS)
+    if high == bound:
+        while np.float32(scale * np.float32(LEVELS)) > np.float32(bound):
             scale = np.nextafter(scale, np.float32(0))  # ReLU6 folds into Q only if Q's range lies inside [0, 6]
-    return (scale, zero) if np.finfo(np.float32).tiny < scale < point.scale else keep
+    return (scale, 0) if np.finfo(np.float32).tiny < scale < widest else (widest, 128)
 
 
 def _reaches_quantize(node: ir.Node) -> bool:

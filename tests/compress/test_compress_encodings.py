@@ -1,4 +1,4 @@
-"""Activations that are never negative, by what the graph computes, are quantized to uint8 from zero on."""
+"""Activations leave symmetric int8 for uint8 where they use it half: from zero on, or with a zero point."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from edgeopt.compress.registry import STEPS
+from edgeopt.graph.dialects.registry import apply_dialect
 from edgeopt.graph.export import export_onnx
 from edgeopt.graph.io import load_onnx
 from edgeopt.graph.qdq import activation_points
 from edgeopt.pipeline.host import run_onnx
 
-UNSIGNED = make_target(unsigned_activations=True)
+UNSIGNED = make_target(asymmetric_activations=True)
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 
@@ -24,11 +25,19 @@ def quantized(model, shape, target=UNSIGNED, **config):
 
 
 def grids(result):
-    """(smallest, largest, dtype) of every activation, in the graph's order."""
-    return [n.args[3:] for n in result.model.program.graph.nodes if n.target == QUANTIZE]
+    """The kind of grid of every activation, in the graph's order."""
+    return [_kind(n.args[2:]) for n in result.model.program.graph.nodes if n.target == QUANTIZE]
 
 
-INT8, UINT8 = (-128, 127, torch.int8), (0, 255, torch.uint8)
+def _kind(arguments):
+    zero, *ends = arguments
+    assert tuple(ends) in {(-128, 127, torch.int8), (0, 255, torch.uint8)}
+    if ends[0]:
+        return INT8 if zero == 0 else "int8 with a zero point"
+    return UINT8 if zero == 0 else SHIFTED
+
+
+INT8, UINT8, SHIFTED = "symmetric int8", "uint8 from zero on", "uint8 with a zero point"
 
 
 class Between(nn.Module):
@@ -57,13 +66,15 @@ class Between(nn.Module):
         (lambda y: torch.relu(y) * torch.sigmoid(y), UINT8),
         (lambda y: torch.relu(y) + torch.abs(y), UINT8),
         (lambda y: y, INT8),
-        (functional.leaky_relu, INT8),
-        (functional.gelu, INT8),
-        (lambda y: y.clamp(-1, 4), INT8),
+        (torch.tanh, INT8),
         (lambda y: y.clamp(max=4.0), INT8),
-        (lambda y: torch.relu(y) - 1, INT8),
-        (lambda y: torch.relu(y) + y, INT8),
-        (lambda y: torch.relu(y) * y, INT8),
+        (functional.leaky_relu, SHIFTED),
+        (functional.gelu, SHIFTED),
+        (functional.hardswish, SHIFTED),
+        (lambda y: y.clamp(-0.1, 4), SHIFTED),
+        (lambda y: torch.relu(y) - 0.1, SHIFTED),
+        (lambda y: torch.relu(y) * y, SHIFTED),
+        (lambda y: functional.max_pool2d(functional.gelu(y), 2), SHIFTED),
     ],
 )
 def test_the_operations_in_front_decide(function, grid):
@@ -84,12 +95,50 @@ class Joined(nn.Module):
         return self.last(torch.cat([torch.relu(self.one(x)), self.function(self.other(x))], 1)).mean((2, 3))
 
 
-@pytest.mark.parametrize(("function", "grid"), [(torch.relu, UINT8), (functional.leaky_relu, INT8)])
+@pytest.mark.parametrize(("function", "grid"), [(torch.relu, UINT8), (functional.leaky_relu, SHIFTED)])
 def test_what_shares_a_grid_is_unsigned_together_or_not_at_all(function, grid):
     torch.manual_seed(0)
-    target = make_target(unsigned_activations=True, quantized_ops=("conv", "linear", "concat"), residual_add="none")
+    target = make_target(asymmetric_activations=True, quantized_ops=("conv", "linear", "concat"), residual_add="none")
     result = quantized(export(Joined(function), (3, 8, 8)), (3, 8, 8), target)
     assert set(grids(result)[1:]) == {grid}
+
+
+class Products(nn.Module):
+    """GELU between two linear layers; with ``pooled`` a convolution reads it too."""
+
+    def __init__(self, pooled=False):
+        super().__init__()
+        self.first, self.second, self.side = nn.Linear(16, 32), nn.Linear(32, 8), nn.Conv1d(4, 4, 3)
+        self.pooled = pooled
+
+    def forward(self, x):
+        y = functional.gelu(self.first(x))
+        z = self.second(y.reshape(y.shape))
+        return (z, self.side(y)) if self.pooled else z
+
+
+@pytest.mark.parametrize(
+    ("symmetric", "pooled", "grid"), [(True, False, INT8), (True, True, SHIFTED), (False, False, SHIFTED)]
+)
+def test_what_linear_layers_alone_read_keeps_a_zero_point_of_0_where_the_target_says_so(symmetric, pooled, grid):
+    torch.manual_seed(0)
+    target = make_target(asymmetric_activations=True, symmetric_products=symmetric, smallest_linear=0)
+    assert grids(quantized(export(Products(pooled), (4, 16)), (4, 16), target))[1] == grid
+
+
+@pytest.mark.parametrize("dialect", ["ort-x86", "openvino", "ort-arm"])
+def test_a_dialect_keeps_the_points_that_were_calibrated(dialect, tmp_path):
+    torch.manual_seed(0)
+    model = export(Between(functional.gelu), (3, 8, 8))
+    made = quantized(model, (3, 8, 8))
+    export_onnx(
+        made.model.program, model.inputs, model.outputs, tmp_path / "m.onnx", opset=UNSIGNED.opset, ranges=made.ranges
+    )
+    apply_dialect(dialect, tmp_path / "m.onnx", tmp_path / "d.onnx")
+    before, after = (activation_points(load_onnx(tmp_path / name).graph) for name in ("m.onnx", "d.onnx"))
+    shifted = next(point for point in before if point.zero_point)
+    moved = 128 if dialect == "ort-arm" else 0
+    assert (shifted.scale, shifted.zero_point - moved) in {(point.scale, point.zero_point) for point in after}
 
 
 def test_without_the_rule_all_are_int8(nets):

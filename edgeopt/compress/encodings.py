@@ -1,10 +1,14 @@
-"""Which activations are never negative, by what a graph computes: a grid from zero on has twice the points for them."""
+"""Which activations may leave symmetric int8 for uint8: from zero on, or with a zero point that calibration chooses.
+
+What a graph makes says which are never negative: a grid from zero on has twice the points for them. Of the others those
+may have a zero point whose readers have kernels for one.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +17,7 @@ from torch.fx import GraphModule, Node
 from edgeopt.compress.attributes import attribute
 from edgeopt.compress.observers import ActivationObserver
 
-__all__ = ["mark_unsigned"]
+__all__ = ["allow_uint8"]
 
 A = torch.ops.aten
 _ABOVE = {
@@ -24,11 +28,18 @@ _ABOVE = {
 _CLIPS = (A.hardtanh.default, A.hardtanh_.default, A.clamp.default, A.clamp_.default)
 _CLIP = (-1.0, 1.0)  # of hardtanh, where it does not say
 _CLAMP = (None, None)  # likewise of clamp
+_MOVES = frozenset(
+    (
+        *(A.max_pool1d.default, A.max_pool2d.default, A.max_pool3d.default),
+        *(A.view.default, A.reshape.default, A.flatten.using_ints, A.unsqueeze.default, A.squeeze.dim, A.squeeze.dims),
+        *(A.permute.default, A.transpose.int, A.t.default, A.slice.Tensor, A.select.int),
+        *(A.dropout.default, A.dropout_.default, A.clone.default, A.contiguous.default),
+    )
+)
+_PRODUCTS = frozenset((A.linear.default, A.addmm.default, A.mm.default, A.matmul.default, A.bmm.default))
 _KEEPS = (  # values of one tensor and nothing else but zeros, or their averages
-    *(A.max_pool1d.default, A.max_pool2d.default, A.max_pool3d.default, A.amax.default),
-    *(A.view.default, A.reshape.default, A.flatten.using_ints, A.unsqueeze.default, A.squeeze.dim, A.squeeze.dims),
-    *(A.permute.default, A.transpose.int, A.t.default, A.expand.default, A.slice.Tensor, A.select.int),
-    *(A.dropout.default, A.dropout_.default, A.clone.default, A.contiguous.default, A.pixel_shuffle.default),
+    *_MOVES,
+    *(A.amax.default, A.expand.default, A.pixel_shuffle.default),
     *(A.avg_pool1d.default, A.avg_pool2d.default, A.adaptive_avg_pool1d.default, A.adaptive_avg_pool2d.default),
     *(A.mean.dim, A.mean.default),
 )
@@ -36,24 +47,40 @@ _PAIRS = {A.add.Tensor: operator.add, A.add_.Tensor: operator.add, A.mul.Tensor:
 _Reach = Mapping[Node, float | None]
 
 
-def mark_unsigned(prepared: GraphModule) -> None:
-    """Give each observer whose tensors are never negative a grid from zero on.
+def allow_uint8(prepared: GraphModule, *, symmetric_products: bool) -> None:
+    """Give each observer whose tensors are never negative a grid from zero on; let the others choose a zero point.
 
     Args:
         prepared: An observed graph, before anything was watched.
+        symmetric_products: Whether what only linear layers read keeps a zero point of 0.
     """
     modules = dict(prepared.named_modules(remove_duplicate=False))
     reach: dict[Node, float | None] = {}
-    watched: dict[int, tuple[ActivationObserver, list[float | None]]] = {}
+    watched: dict[ActivationObserver, list[Node]] = {}
     for node in prepared.graph.nodes:  # in an order in which each reads what came before
         reach[node] = _reach(node, reach, modules, prepared)
         observer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(observer, ActivationObserver):
-            watched.setdefault(id(observer), (observer, []))[1].append(reach[node])
-    for observer, tops in watched.values():
-        known = [top for top in tops if top is not None]
-        if len(known) == len(tops):
+            watched.setdefault(observer, []).append(node)
+    for observer, nodes in watched.items():
+        known = [top for node in nodes if (top := reach[node]) is not None]
+        if len(known) == len(nodes):
             observer.start_at_zero(max(known))
+        else:
+            observer.shifts = not (symmetric_products and _feeds_products(nodes))
+
+
+def _feeds_products(nodes: Sequence[Node]) -> bool:
+    """Whether linear layers alone read what these observers pass on, directly or moved."""
+    pending, seen, ends = list(nodes), set(nodes), set()
+    while pending:
+        for reader in pending.pop().users:
+            if reader.target not in _MOVES:
+                ends.add(reader.target)
+            elif reader not in seen:
+                seen.add(reader)
+                pending.append(reader)
+    return bool(ends) and ends <= _PRODUCTS
 
 
 def _reach(node: Node, reach: _Reach, modules: Mapping[str, Any], model: GraphModule) -> float | None:
