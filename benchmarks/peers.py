@@ -26,7 +26,9 @@ from peers.engines import list_entries
 from peers.environments import PEERS, python_of
 from peers.evaluation import evaluate, measure
 from peers.nets import find_nets, open_net
+from peers.rematch import play_again
 from peers.table import notes, summary, to_json, to_markdown
+from peers.verdict import Rematch
 
 from edgeopt.devices.registry import open_device
 
@@ -66,10 +68,12 @@ def _one(name: str, peers: list[str], arguments: argparse.Namespace) -> dict[str
             pool.map(lambda way: quantize_with(way[0], way[1], net, work, runs=runs if way[2] else 0), ways)
         )
     rows = evaluate(net, list_entries(net, owns, artifacts, work), work)
+    rematches: dict[str, Rematch] = {}
     if not arguments.prepare:
         measure(net, rows, arguments.latency_samples, arguments.starts)
-    print(f"{to_markdown(net, rows, owns)}\n", flush=True)
-    return to_json(net, rows, owns, artifacts, open_device("local").name)
+        rematches = play_again(net, rows, arguments.latency_samples, arguments.pairs)
+    print(f"{to_markdown(net, rows, owns, rematches)}\n", flush=True)
+    return to_json(net, rows, owns, artifacts, rematches)
 
 
 def _installed(name: str, work: Path) -> bool:
@@ -90,6 +94,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calibration-samples", type=int, default=300, help="for every tool (300: NNCF's own default)")
     parser.add_argument("--latency-samples", type=int, default=200, help="timed inferences per start")
     parser.add_argument("--starts", type=int, default=4, help="processes per engine; the fastest counts")
+    parser.add_argument(
+        "--pairs", type=int, default=10, help="of processes, in which edgeopt and the best peer are timed again"
+    )
     parser.add_argument("--compile-runs", type=int, default=1, help="timed runs of edgeopt and of NNCF's defaults")
     parser.add_argument("--work", type=Path, default=ROOT / "build/peers", help="environments and intermediate files")
     parser.add_argument("--prepare", action="store_true", help="everything but the clock")

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeopt.devices.registry import open_device
 from peers.artifacts import Artifact, Own, median
 from peers.engines import RUNTIMES
 from peers.environments import PEERS
 from peers.evaluation import Row
 from peers.nets import Net
-from peers.verdict import RULE, judge
+from peers.verdict import RULE, Rematch, judge
 
 __all__ = ["notes", "summary", "to_json", "to_markdown"]
 
@@ -19,7 +20,7 @@ _HEAD = """| tool | drop, pp | agreement, % | SQNR, dB | latency p50, ms | × ed
 |---|---|---|---|---|---|---|"""
 
 
-def to_markdown(net: Net, rows: Sequence[Row], owns: Mapping[str, Own]) -> str:
+def to_markdown(net: Net, rows: Sequence[Row], owns: Mapping[str, Own], rematches: Mapping[str, Rematch]) -> str:
     """One table per runtime, a line of verdict under each, and one line on the time to quantize."""
     parts = []
     for runtime in RUNTIMES:
@@ -30,7 +31,7 @@ def to_markdown(net: Net, rows: Sequence[Row], owns: Mapping[str, Own]) -> str:
         parts.append(f"### {net.name} on {runtime}: {len(net.test)} test samples{labels}{n}\n\n{_HEAD}")
         parts[-1] += "".join(f"\n{_line(row, owns)}" for row in here)
         if timed:
-            verdict = judge(rows, runtime)
+            verdict = judge(rows, runtime, rematches)
             parts.append(f"**{verdict.status}**: {verdict.text}")
     parts.append(_compile_time(net, rows, owns))
     return "\n\n".join(parts)
@@ -59,16 +60,21 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_json(
-    net: Net, rows: Sequence[Row], owns: Mapping[str, Own], artifacts: Sequence[Artifact], device: str
+    net: Net,
+    rows: Sequence[Row],
+    owns: Mapping[str, Own],
+    artifacts: Sequence[Artifact],
+    rematches: Mapping[str, Rematch],
 ) -> dict[str, Any]:
     """Every figure with its n and interval."""
     return {
         "net": net.name,
-        "device": device,
+        "device": open_device("local").name,
         "calibration_samples": net.samples,
         "test_samples": len(net.test),
         "rows": [_row_json(row) for row in rows],
-        "verdicts": {runtime: vars(judge(rows, runtime)) for runtime in RUNTIMES},
+        "verdicts": {runtime: vars(judge(rows, runtime, rematches)) for runtime in RUNTIMES},
+        "rematches": {runtime: vars(one) for runtime, one in rematches.items()},
         "edgeopt": {
             recipe: {"quantize_s": own.seconds, "checks_s": own.checks, "stages_s": own.stages}
             for recipe, own in owns.items()

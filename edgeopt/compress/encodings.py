@@ -44,6 +44,7 @@ _KEEPS = (  # values of one tensor and nothing else but zeros, or their averages
     *(A.mean.dim, A.mean.default),
 )
 _PAIRS = {A.add.Tensor: operator.add, A.add_.Tensor: operator.add, A.mul.Tensor: operator.mul}
+_POWERS = (A.pow.Tensor_Scalar, A.square.default)
 _Reach = Mapping[Node, float | None]
 
 
@@ -107,10 +108,21 @@ def _made(node: Node, reach: _Reach) -> float | None:
     if target is A.cat.default:
         tops = [reach.get(one) for one in arguments[0]]
         return None if None in tops else max(tops)  # type: ignore[type-var]
+    if target in _POWERS or (target is A.mul.Tensor and arguments[0] is arguments[1]):
+        exponent = arguments[1] if target is A.pow.Tensor_Scalar else 2
+        return _power(arguments[0], exponent, reach)
     if target in _PAIRS and not node.kwargs:
         one, other = (reach.get(side) if isinstance(side, Node) else None for side in arguments[:2])
         return None if one is None or other is None else float(_PAIRS[target](one, other))
     return _ABOVE.get(target)
+
+
+def _power(base: Any, exponent: Any, reach: _Reach) -> float | None:
+    """Likewise, of a power of a tensor."""
+    top = reach.get(base)
+    if not isinstance(exponent, int | float) or exponent <= 0 or (top is None and exponent % 2):
+        return None
+    return math.inf if top is None else float(top**exponent)
 
 
 def _limits(node: Node) -> tuple[float | None, float | None]:

@@ -31,6 +31,7 @@ LEAST_GAIN = 0.01
 """Of the time: a smaller gain is not worth another form, whatever its interval."""
 STARTS = 3
 REPEATS = 3
+_OPEN = 0.05  # of the time: a start whose interval holds as large a gain was disturbed, and no loss
 _SAMPLES = 200
 
 
@@ -85,9 +86,16 @@ def _wins(ratios: list[Measurement]) -> int:
 
 def _is_over(ratios: list[Measurement]) -> bool:
     """Whether a form has lost: without a win before, twice, or in too many starts that it did not win."""
-    lost = sum(ratio.value is None or ratio.value >= 1 - LEAST_GAIN for ratio in ratios)
+    lost = sum(map(_lost, ratios))
     wins = _wins(ratios)
     return ratios[-1].value is None or lost > min(wins, 1) or len(ratios) - wins > REPEATS
+
+
+def _lost(ratio: Measurement) -> bool:
+    if ratio.value is None:
+        return True
+    lowest = ratio.interval.low if ratio.interval else ratio.value
+    return ratio.value >= 1 - LEAST_GAIN and lowest >= 1 - _OPEN
 
 
 def _median(ratios: list[Measurement]) -> float:

@@ -28,7 +28,8 @@ from edgeopt.targets.schema import is_quantized
 __all__ = ["Bench", "Trial", "batch_of", "hold_against_others", "outputs_of", "settle"]
 
 _FORM_LOSS_DB = 0.5  # of a faster form, as SQNR against FP32 on the parity samples: what a dialect's own grids may cost
-_CLOSE_LOSS_DB = 3.0  # where the outputs stay as close to FP32 as a dialect's must: twice the noise
+_CLOSE_DB, _CLOSE_LOSS_DB = 35.0, 1.5  # where 0.03 % of noise or less is left: 1.4 times as much of it
+_ENOUGH_LOSS_DB = 3.0  # where the outputs stay as close to FP32 as a dialect's must: twice the noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +130,26 @@ def _faster(
 
 def _why_not_timed(bench: Bench, first: Attempt, other: Attempt) -> str:
     """Why a form may not be taken however fast it is; empty where it may."""
-    from edgeopt.graph.dialects.base import ENOUGH_DB
-
     if other.failure:
         return other.failure
     wanted, loss = bench.plan.recipe.limits.int8_macs, _loss_db(first, other)
-    if loss > (_CLOSE_LOSS_DB if other.sqnr_db is not None and other.sqnr_db >= ENOUGH_DB else _FORM_LOSS_DB):
+    if loss > _allowed_db(other):
         return f"it is {loss:.1f} dB further from FP32"
     engine = other.built.engine
     share = None if engine is None or engine.coverage is None else engine.coverage.int8_macs_pct
     if wanted is not None and share is not None and share < 100 * wanted:
         return f"{share:.1f} % of its multiplications are in int8, and limits.int8_macs asks for {100 * wanted:g} %"
     return ""
+
+
+def _allowed_db(form: Attempt) -> float:
+    """How much of its SQNR a faster form may cost, by what is left of it."""
+    from edgeopt.graph.dialects.base import ENOUGH_DB
+
+    left = form.sqnr_db or 0.0
+    if left >= ENOUGH_DB:
+        return _ENOUGH_LOSS_DB
+    return _CLOSE_LOSS_DB if left >= _CLOSE_DB else _FORM_LOSS_DB
 
 
 def _are_one_file(one: Engine, other: Engine | None) -> bool:

@@ -36,10 +36,13 @@ def row(tool, latency_ms, *, wrong=0, agreement=100.0, own=False, count=1000):
     )
 
 
-def judged(*rows):
-    from peers.verdict import judge
+def judged(*rows, ratios=()):
+    from peers.verdict import Rematch, judge, pair
 
-    return judge(rows, "openvino")
+    if not ratios:
+        return judge(rows, "openvino")
+    own, best = pair(rows, "openvino")
+    return judge(rows, "openvino", {"openvino": Rematch(own=own.entry.id, peer=best.entry.id, ratios=ratios)})
 
 
 def test_the_fastest_peer_of_equal_accuracy_is_the_one_that_counts():
@@ -54,6 +57,16 @@ def test_a_faster_peer_of_equal_accuracy_means_missed():
 
 def test_a_ratio_whose_interval_holds_one_is_even():
     assert judged(row("edgeopt", 1.0, own=True), row("as quick", 1.0005)).status == "even"
+
+
+def test_a_second_timing_decides_between_edgeopt_and_the_peer_that_the_first_one_chose():
+    rows = (row("edgeopt", 1.0, own=True), row("lucky", 0.98), row("slow", 3.0))
+    even = judged(*rows, ratios=tuple(0.99 + 0.002 * i for i in range(10)))
+    assert (even.status, "best peer lucky" in even.text) == ("even", True)
+    assert "ratio 0.999 [0.99, 1.01] (n=10 pairs of processes)" in even.text
+    assert judged(*rows, ratios=(1.02,) * 10).status == "missed"
+    assert judged(*rows, ratios=(0.97,) * 10).status == "met"
+    assert judged(*rows, ratios=(0.97, 0.98)).status == "even"  # two pairs say nothing
 
 
 def test_a_faster_peer_that_is_less_accurate_does_not_count():

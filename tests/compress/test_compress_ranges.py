@@ -16,6 +16,8 @@ from edgeopt.compress.ranges import (
     Histogram,
     best_range,
     choose_range,
+    grid_step,
+    shifted_ends,
     symmetric_scale,
 )
 
@@ -146,3 +148,14 @@ def test_a_value_in_range_moves_by_half_a_step_at_most(values, largest):
     restored = np.clip(np.rint(x / scale), INT8_MIN, INT8_MAX) * scale
     # The scale is rounded to float32: at the very border the grid may end 2⁻²⁴ of the range short.
     assert np.all(np.abs(x - restored) <= scale / 2 + largest * 2**-24)
+
+
+@given(st.floats(-50, 0), st.floats(0, 50), st.floats(0.5, 2))
+def test_a_step_covers_its_range_on_grids_of_any_ends_also_when_the_range_has_moved_since(low, high, moved):
+    ends = shifted_ends(low, high)
+    low = low * moved
+    step = grid_step(low, high, ends)
+    assert step == np.float32(step)
+    for value in (low, high):
+        point = np.clip(np.rint(value / step), *ends) * step
+        assert abs(point - value) <= 0.501 * step

@@ -385,6 +385,10 @@ def test_relu6_folds_since_its_grid_ends_inside_six():
         ("Clip(x, zero, six)", True, 6.0),
         ("Tanh(x)", False, math.inf),
         ("Neg(x)", False, math.inf),
+        ("Mul(x, x)", True, math.inf),
+        ("Mul(x, six)", False, math.inf),
+        ("Pow(x, six)", True, math.inf),
+        ("Pow(x, x)", False, math.inf),
     ],
 )
 def test_structure_says_what_a_tensor_can_be(op, nonnegative, bound):

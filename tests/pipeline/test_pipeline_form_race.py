@@ -96,6 +96,14 @@ def test_one_start_that_leaves_it_open_is_repeated(race):
     assert "(4 starts of 200 inferences): it is taken." in message
 
 
+def test_a_start_whose_interval_holds_a_large_gain_is_no_loss(race):
+    disturbed = ratio(1.1, spread=0.2)
+    taken, _, timed = race(other=[disturbed, ratio(0.93), ratio(0.92), ratio(0.94)])
+    assert (taken, len(timed)) == ("other", STARTS + 1)
+    taken, _, timed = race(other=[ratio(1.1, spread=0.1), ratio(0.93)])
+    assert (taken, len(timed) - STARTS - 1) == ("first", 1)
+
+
 def test_more_starts_that_leave_it_open_than_are_repeated_end_its_race(race):
     taken, _, timed = race(other=[ratio(0.93), *[OPEN] * (REPEATS + 1), ratio(0.93)])
     assert taken == "first"

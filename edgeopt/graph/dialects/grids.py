@@ -120,7 +120,7 @@ def is_nonnegative(value: ir.Value | None, depth: int = 64) -> bool:
         return constant is not None and bool((constant >= 0).all())
     if depth == 0:
         return False
-    if node.op_type in _NONNEGATIVE:
+    if node.op_type in _NONNEGATIVE or _is_even_power(node):
         return True
     if node.op_type == "Clip":
         low = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
@@ -130,6 +130,14 @@ def is_nonnegative(value: ir.Value | None, depth: int = 64) -> bool:
     if node.op_type == "Concat" or node.op_type in _POINTWISE:
         return all(is_nonnegative(source, depth - 1) for source in node.inputs)
     return (node.op_type in _KEEPS_SIGN or is_moving_pad(node)) and is_nonnegative(node.inputs[0], depth - 1)
+
+
+def _is_even_power(node: ir.Node) -> bool:
+    """Whether a node multiplies a tensor by itself, or raises it to an even power."""
+    if node.op_type == "Mul":
+        return node.inputs[0] is node.inputs[1]
+    exponent = array_of(node.inputs[1]) if node.op_type == "Pow" else None
+    return exponent is not None and exponent.size == 1 and float(exponent.reshape(-1)[0]) % 2 == 0
 
 
 def upper_bound(value: ir.Value | None, depth: int = 64) -> float:
