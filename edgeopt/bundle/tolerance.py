@@ -10,6 +10,7 @@ __all__ = ["TOLERANCES"]
 TOLERANCES: dict[str, tuple[float, str]] = {
     "fp32": (1e-4, "1e-4 of each output's range"),
     "fp16": (5e-3, "5e-3 of each output's range"),
+    "bf16": (4e-2, "4e-2 of each output's range"),
     "int8": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
     "int8-fp16": (4 / 255, "4 int8 steps (4/255 of each output's range)"),
     "w4a8": (4 / 255, "4 int8 steps (4/255 of each output's range)"),

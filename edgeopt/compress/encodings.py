@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ _KEEPS = (  # values of one tensor and nothing else but zeros, or their averages
     *(A.mean.dim, A.mean.default),
 )
 _PAIRS = {A.add.Tensor: operator.add, A.add_.Tensor: operator.add, A.mul.Tensor: operator.mul}
+_PADS = (A.pad.default, A.constant_pad_nd.default)
 _POWERS = (A.pow.Tensor_Scalar, A.square.default)
 _Reach = Mapping[Node, float | None]
 
@@ -98,27 +99,54 @@ def _reach(node: Node, reach: _Reach, modules: Mapping[str, Any], model: GraphMo
 
 def _made(node: Node, reach: _Reach) -> float | None:
     """Likewise, of what an operation makes."""
-    arguments: Any = node.args
     target: Any = node.target
-    if target in _CLIPS:
-        low, high = _limits(node)
-        return (math.inf if high is None else high) if low is not None and low >= 0 else None
     if target in _KEEPS:
-        return reach.get(arguments[0])
-    if target is A.cat.default:
-        tops = [reach.get(one) for one in arguments[0]]
-        return None if None in tops else max(tops)  # type: ignore[type-var]
-    if target in _POWERS or (target is A.mul.Tensor and arguments[0] is arguments[1]):
-        exponent = arguments[1] if target is A.pow.Tensor_Scalar else 2
-        return _power(arguments[0], exponent, reach)
-    if target in _PAIRS and not node.kwargs:
-        one, other = (reach.get(side) if isinstance(side, Node) else None for side in arguments[:2])
-        return None if one is None or other is None else float(_PAIRS[target](one, other))
-    return _ABOVE.get(target)
+        return reach.get(node.args[0])  # type: ignore[arg-type]
+    rule = _RULES.get(target)
+    return _ABOVE.get(target) if rule is None else rule(node, reach)
 
 
-def _power(base: Any, exponent: Any, reach: _Reach) -> float | None:
-    """Likewise, of a power of a tensor."""
+def _clipped(node: Node, reach: _Reach) -> float | None:
+    low, high = _limits(node)
+    top = reach.get(node.args[0])  # type: ignore[arg-type]
+    if top is None and (low is None or low < 0):
+        return None
+    return max(0.0, min(math.inf if top is None else top, math.inf if high is None else high))
+
+
+def _joined(node: Node, reach: _Reach) -> float | None:
+    parts: Any = node.args[0]
+    tops = [reach.get(one) for one in parts]
+    return None if None in tops else max(tops)  # type: ignore[type-var]
+
+
+def _paired(node: Node, reach: _Reach) -> float | None:
+    """Of a sum or a product of two."""
+    if node.target is A.mul.Tensor and node.args[0] is node.args[1]:
+        return _to_the(node.args[0], 2, reach)
+    one, other = (reach.get(side) if isinstance(side, Node) else None for side in node.args[:2])
+    return None if node.kwargs or one is None or other is None else float(_PAIRS[node.target](one, other))  # type: ignore[index]
+
+
+def _padded(node: Node, reach: _Reach) -> float | None:
+    """Likewise, of a padded tensor."""
+    given: Any = node.args
+    mode, value = "constant", given[2:3]
+    if node.target is A.pad.default:
+        mode, value = (given[2] if len(given) > 2 else mode), given[3:4]
+    top = reach.get(given[0])
+    if top is None or mode != "constant":  # any other mode repeats the tensor's own values
+        return top
+    number = node.kwargs.get("value", value[0] if value else None) or 0.0
+    return max(top, float(number)) if isinstance(number, int | float) and number >= 0 else None
+
+
+def _power(node: Node, reach: _Reach) -> float | None:
+    return _to_the(node.args[0], node.args[1] if node.target is A.pow.Tensor_Scalar else 2, reach)
+
+
+def _to_the(base: Any, exponent: Any, reach: _Reach) -> float | None:
+    """Of a power of a tensor."""
     top = reach.get(base)
     if not isinstance(exponent, int | float) or exponent <= 0 or (top is None and exponent % 2):
         return None
@@ -132,3 +160,12 @@ def _limits(node: Node) -> tuple[float | None, float | None]:
         float(low) if isinstance(low, int | float) else None,
         float(high) if isinstance(high, int | float) else None,
     )
+
+
+_RULES: Mapping[Any, Callable[[Node, _Reach], float | None]] = {
+    **dict.fromkeys(_CLIPS, _clipped),
+    **dict.fromkeys(_PADS, _padded),
+    **dict.fromkeys(_POWERS, _power),
+    **dict.fromkeys(_PAIRS, _paired),
+    A.cat.default: _joined,
+}

@@ -146,9 +146,13 @@ def symmetric_scale(low: float, high: float, levels: int = INT8_MAX) -> float:
 def shifted_ends(low: float, high: float) -> tuple[int, int]:
     """The smallest and the largest integer of the grid for [low, high], zero being 0: of uint8 where it pays, else of int8.
 
+    What was not seen below zero stays int8: the exported graph may say that it never is, and a dialect then starts it there.
+
     >>> shifted_ends(-1.0, 15.0), shifted_ends(-10.0, 15.0)
     ((-30, 225), (-128, 127))
     """
+    if low >= 0:
+        return INT8_MIN, INT8_MAX
     step = symmetric_scale(low, high)
     found = finer_grid(*reach_of(low, high, step), step)
     return (INT8_MIN, INT8_MAX) if found is None else (-found[1], LEVELS - found[1])

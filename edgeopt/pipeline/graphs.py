@@ -36,11 +36,11 @@ from edgeopt.pipeline.samples import ParityInputs, demand_finite, graph_batches
 from edgeopt.pipeline.steps import grid_steps, run_steps
 from edgeopt.recipes.schema import Convert, Quantize, step_name, training_of
 
-__all__ = ["Graph", "Loaded", "float16_graph", "float_graph", "quantized_graph", "versions"]
+__all__ = ["Graph", "Loaded", "float_graph", "half_graph", "quantized_graph", "versions"]
 
 # One rounding that fell the other way moves a value by a step of its grid, and what follows with it.
 _INT8_TOLERANCE = 0.1
-_UNSEEN = "Without data no value was held against float16's range; give --data to have it checked for overflow."
+_UNSEEN = "Without data no value was held against {}'s range; give --data to have it checked for overflow."
 
 
 def float_graph(context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs) -> Graph:
@@ -110,18 +110,19 @@ def quantized_graph(
     return replace(graph, training=[*base.training, *graph.training])
 
 
-def float16_graph(
+def half_graph(
     context: RunContext, loaded: Loaded, plan: Plan, samples: ParityInputs, base: Graph, *, data: Dataset | None
 ) -> Graph:
-    """Convert what is FP32 in ``base`` (FP32 or int8) to FP16, inputs and outputs left as they are.
+    """Convert what is FP32 in ``base`` (FP32 or int8) to FP16 or BF16, inputs and outputs left as they are.
 
     Args:
-        data: Whose calibration split says which values float16 cannot hold; without it nothing does, and an event says so.
+        data: Whose calibration split says which values that type cannot hold; without it nothing does, and an event says so.
     """
-    from edgeopt.graph.float16 import convert_float16
-    from edgeopt.graph.float_range import float_reach
+    from edgeopt.graph.float_range import BFLOAT16, FLOAT16, float_reach
+    from edgeopt.graph.half import convert_half
 
     config = plan.recipe.step(Convert)
+    narrow = BFLOAT16 if config.dtype == "bfloat16" else FLOAT16
     seen = None if data is None else data.splits.get("calibration")
 
     def build(folder: Path) -> None:
@@ -129,18 +130,25 @@ def float16_graph(
             None
             if not seen
             else float_reach(
-                base.path, graph_batches(base.path, loaded.model, seen, config.calibration_samples), run_onnx
+                base.path, graph_batches(base.path, loaded.model, seen, config.calibration_samples), run_onnx, narrow
             )
         )
-        result = convert_float16(
-            base.path, folder / "model.onnx", keep_float32=config.keep_float32, reach=reach, overflow=config.overflow
+        result = convert_half(
+            base.path,
+            folder / "model.onnx",
+            narrow,
+            keep_float32=config.keep_float32,
+            reach=reach,
+            overflow=config.overflow,
         )
         outputs = _ordered(run_onnx(folder / "model.onnx", samples.named(loaded.model)), loaded)
-        row = _compare(base.reference, outputs, plan, samples, stage="convert float16", kind="int8", whose=base.whose)
+        row = _compare(
+            base.reference, outputs, plan, samples, stage=f"convert {narrow.name}", kind="int8", whose=base.whose
+        )
         _demand(row, lambda: None)
         if base.calibration is not None:
             shutil.copyfile(base.calibration, folder / "calibration.json")
-        unseen = [Event(kind="note", stage="float16", message=_UNSEEN)] if reach is None else []
+        unseen = [Event(kind="note", stage=narrow.name, message=_UNSEEN.format(narrow.name))] if reach is None else []
         write_graph(
             folder,
             reference=base.reference,
@@ -161,7 +169,7 @@ def float16_graph(
         "parity": plan.recipe.parity.model_dump(mode="json"),
         "versions": versions(),
     }
-    return read_graph(context.stage("float16", "convert to float16", key, build), context)
+    return read_graph(context.stage("half", f"convert to {narrow.name}", key, build), context)
 
 
 def _export_float(folder: Path, loaded: Loaded, plan: Plan, samples: ParityInputs) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +16,8 @@ __all__ = ["run_onnx"]
 def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run a graph on samples in its own batch (all at once, where the batch is dynamic).
 
-    ONNX Runtime with its graph optimizations off where it is installed, else ONNX's own reference evaluator.
+    ONNX Runtime with its graph optimizations off where it is installed, else ONNX's own reference evaluator. What is
+    bfloat16 runs as float32, each value rounded (``RoundBfloat16``): neither has its kernels.
 
     Args:
         path: The ONNX file.
@@ -27,13 +30,27 @@ def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     count = len(next(iter(inputs.values())))
     step = batch or count
     parts: list[dict[str, np.ndarray]] = []
-    run = _open(path)
+    with _readable(path) as file:
+        run = _open(file)
     for start in range(0, count, step):
         rows = np.minimum(np.arange(start, start + step), count - 1)
         parts.append(run({name: array[rows] for name, array in inputs.items()}))
     if step == count:  # inner values that a caller taps, weights among them, need not have the samples first
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """The graph as a file that a CPU's kernels can run, for as long as it is opened."""
+    from edgeopt.graph.io import load_onnx
+    from edgeopt.graph.passes.round_bfloat16 import has_bfloat16, write_rounded
+
+    if not has_bfloat16(load_onnx(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        yield write_rounded(path, Path(folder) / "rounded.onnx")
 
 
 def _open(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:

@@ -30,7 +30,7 @@ __all__ = ["climb"]
 _FIGURES = ("accuracy_top1_pct", "drop_pp", "agreement_pct", "latency_p50_ms", "latency_ratio", "size_mib")
 # Other steps leave each layer as large as it was, and in the type that a plain rung gives it.
 _CHANGE_SPEED = {"convert", "mixed", "prune", "sparsify"}
-_BITS = {"fp32": 32, "fp16": 16}  # every other precision has 8 or fewer
+_BITS = {"fp32": 32, "fp16": 16, "bf16": 16}  # every other precision has 8 or fewer
 
 Ended = Literal["met", "top", "time", "interrupted", "open"]
 

@@ -9,7 +9,7 @@ from edgeopt.data.contract import Dataset
 from edgeopt.devices.base import Device
 from edgeopt.pipeline.context import RunContext
 from edgeopt.pipeline.float_stages import FloatStage, float_stages
-from edgeopt.pipeline.graphs import Graph, Loaded, float16_graph, quantized_graph
+from edgeopt.pipeline.graphs import Graph, Loaded, half_graph, quantized_graph
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.pipeline.plan import Plan
 from edgeopt.pipeline.samples import ParityInputs
@@ -60,5 +60,5 @@ def make_graphs(run: Run, plan: Plan, samples: ParityInputs, stages: Sequence[Fl
     if is_quantized(plan.precision) and run.data is not None:
         made = quantized_graph(run.context, last.loaded, plan, samples, data=run.data, base=made)
     if plan.recipe.step(Convert) is not None:
-        made = float16_graph(run.context, last.loaded, plan, samples, made, data=run.data)
+        made = half_graph(run.context, last.loaded, plan, samples, made, data=run.data)
     return graphs if plan.precision == "fp32" else graphs | {plan.precision: made}

@@ -63,7 +63,9 @@ def precision_of(recipe: Recipe) -> Precision:
     convert: Convert | None = recipe.step(Convert)
     if quantize is not None:
         return "int8-fp16" if convert and quantize.precision == "int8" else quantize.precision
-    return "fp16" if convert is not None else "fp32"
+    if convert is None:
+        return "fp32"
+    return "bf16" if convert.dtype == "bfloat16" else "fp16"
 
 
 def lacking(recipe: Recipe, rules: RuntimeRules) -> tuple[Precision, ...]:

@@ -224,7 +224,7 @@ class Convert(_Frozen):
         calibration_samples: How many samples are looked at for that (all, where the split has fewer).
     """
 
-    dtype: Literal["float16"]
+    dtype: Literal["float16", "bfloat16"]
     keep_float32: tuple[str, ...] = ()
     overflow: Literal["error", "keep_float32"] = "error"
     calibration_samples: Annotated[int, Field(ge=1)] = 512

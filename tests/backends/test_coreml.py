@@ -24,7 +24,7 @@ from edgeopt.backends.registry import BACKENDS
 from edgeopt.backends.torch_program.build import build_program
 from edgeopt.core.errors import BackendError
 from edgeopt.core.spec import TensorSpec
-from edgeopt.graph.float16 import convert_float16
+from edgeopt.graph.half import convert_half
 
 BACKEND = BACKENDS["coreml"]
 needs_coremltools = pytest.mark.skipif(
@@ -98,7 +98,7 @@ class TestPackage:
 
     @pytest.mark.parametrize("minimum", ["iOS17", "iOS18"])
     def test_int8_between_float16_values_has_float16_scales(self, convert, save, tmp_path, minimum):
-        convert_float16(save(quantized_net()), tmp_path / "half.onnx")
+        convert_half(save(quantized_net()), tmp_path / "half.onnx")
         engine, made = convert(tmp_path / "half.onnx", minimum=minimum)
         products = [o for o in made.operations if o.op in coreml_proof.PRODUCTS]
         assert [(o.op, o.dtype) for o in products] == [("conv", "float16"), ("linear", "float16")]
@@ -114,7 +114,7 @@ class TestPackage:
             helper.make_node("LayerNormalization", ["c", "g", "b"], ["y"], "norm", epsilon=1e-5),
         ]
         net = _save(nodes, [("x", TensorProto.FLOAT, [1, 3])], [("y", TensorProto.FLOAT, [1, 3])], weights)
-        convert_float16(save(net), tmp_path / "half.onnx")
+        convert_half(save(net), tmp_path / "half.onnx")
         _, made = convert(tmp_path / "half.onnx")
         assert {o.dtype for o in made.operations if o.op in ("clip", "relu6", "layer_norm")} == {"float16"}
 

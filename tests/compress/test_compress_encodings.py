@@ -60,9 +60,14 @@ class Between(nn.Module):
         (torch.sigmoid, UINT8),
         (lambda y: y.clamp(0, 4), UINT8),
         (lambda y: y.clamp(min=0.0), UINT8),
+        (lambda y: torch.relu(y).clamp(max=0.5), UINT8),
         (lambda y: functional.max_pool2d(torch.relu(y), 2), UINT8),
         (lambda y: functional.avg_pool2d(torch.relu(y), 2), UINT8),
         (lambda y: torch.relu(y).transpose(2, 3), UINT8),
+        (lambda y: functional.pad(functional.relu6(y), (0, 1, 0, 1)), UINT8),
+        (lambda y: functional.pad(torch.relu(y), (1, 1, 1, 1), value=2.0), UINT8),
+        (lambda y: functional.pad(torch.relu(y), (1, 1, 1, 1), mode="reflect"), UINT8),
+        (lambda y: functional.pad(torch.relu(y), (1, 1, 1, 1), value=-0.1), SHIFTED),
         (lambda y: torch.relu(y) * torch.sigmoid(y), UINT8),
         (lambda y: torch.relu(y) + torch.abs(y), UINT8),
         (lambda y: torch.relu(y).square(), UINT8),
@@ -78,7 +83,7 @@ class Between(nn.Module):
         (functional.hardswish, SHIFTED),
         (lambda y: y.clamp(-0.1, 4), SHIFTED),
         (lambda y: torch.relu(y) - 0.1, SHIFTED),
-        (lambda y: torch.relu(y) * y, SHIFTED),
+        (lambda y: torch.relu(y) * y, INT8),  # never seen below zero: the dialects look at the graph
         (lambda y: functional.max_pool2d(functional.gelu(y), 2), SHIFTED),
     ],
 )

@@ -76,6 +76,12 @@ def test_float16_is_refused_where_the_runtime_has_no_kernels_for_it():
     )
 
 
+def test_bfloat16_is_refused_where_no_runtime_has_it_and_beside_int8():
+    refuse(load_recipe("bf16"), match="runs bf16 to advantage")
+    both = recipe(QUANTIZE, Convert(dtype="bfloat16"))
+    refuse(both, match="quantize to int8 and convert to bfloat16 do not go together")
+
+
 def test_int8_with_float16_between_needs_a_runtime_that_mixes_them():
     both = recipe(QUANTIZE, CONVERT)
     check(both, find_target("jetson"), has_data=True, is_onnx=False)
@@ -86,6 +92,7 @@ def test_int8_with_float16_between_needs_a_runtime_that_mixes_them():
 def test_runtimes_are_those_that_offer_the_recipes_precision():
     local = find_target("local")
     assert [r.name for r in runtimes_for(load_recipe("fp16"), local)] == ["openvino"]
+    assert [r.name for r in runtimes_for(load_recipe("bf16"), local)] == ["openvino"]
     assert [r.name for r in runtimes_for(load_recipe("fp32"), local)] == ["onnxruntime", "openvino"]
 
 

@@ -11,6 +11,7 @@ from edgeopt.recipes.schema import Convert, Export, Limits, Measure, ParityLimit
 
 SHIPPED = [
     "auto",
+    "bf16",
     "fp16",
     "fp32",
     "int8-mixed",

@@ -1,6 +1,6 @@
-"""FP16 weights and activations, float32 inputs and outputs.
+"""FP16 or BF16 weights and activations, float32 inputs and outputs.
 
-ONNX's own operator schemas decide, input by input, what may be float16: no list of operators to keep up to date.
+ONNX's own operator schemas decide, input by input, what may be of the narrow type: no list of operators to keep up to date.
 onnxconverter-common 1.16 works with current onnx, but clamps constants to ±10⁴ and away from zero to 10⁻⁷ in silence (a
 factor of 20,000 becomes one of 10,000); ONNX Runtime's converter lives in a runtime.
 """
@@ -18,37 +18,38 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 
 from edgeopt.core.errors import GraphError
 from edgeopt.core.events import Event
-from edgeopt.graph.float_range import Reach
+from edgeopt.graph.float_range import FLOAT16, NarrowFloat, Reach
 from edgeopt.graph.io import load_onnx, save_checked
 from edgeopt.graph.passes.base import PassResult, run_passes
+from edgeopt.graph.passes.opset import raise_opset
 from edgeopt.graph.passes.tidy import Tidy
 from edgeopt.graph.qdq import add_initializer, array_of
 
-__all__ = ["convert_float16"]
+__all__ = ["convert_half"]
 
-_MAX = float(np.finfo(np.float16).max)  # 65504
 _NOTABLE_LOSS = 0.01
-_HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_SINGLE = ir.DataType.FLOAT
 
 
-def convert_float16(
+def convert_half(
     source: Path,
     destination: Path,
+    narrow: NarrowFloat = FLOAT16,
     *,
     keep_float32: Sequence[str] = (),
     reach: Mapping[str, Reach] | None = None,
     overflow: Literal["error", "keep_float32"] = "error",
 ) -> PassResult:
-    """Write ``source`` with float16 weights and activations; graph inputs and outputs keep their types.
+    """Write ``source`` with weights and activations of a narrow float type; graph inputs and outputs keep their types.
 
-    A node stays in float32, behind casts, where ONNX does not define it for float16, where it is asked for, or where
-    one of its constants has no float16 form: beyond ±65504, or a single number that would become zero (an epsilon).
+    A node stays in float32, behind casts, where ONNX does not define it for that type, where it is asked for, or where
+    one of its constants has no such form: beyond its largest number, or a single one that would become zero (an epsilon).
 
     Args:
         keep_float32: ONNX operator types that stay in float32.
         reach: What the values of ``source`` reach on real data (``float_reach``); None: nothing is known of it.
-        overflow: What becomes of the nodes that make or read a value beyond ±65504: they stay in float32, each with an
-            event, or the conversion is refused.
+        overflow: What becomes of the nodes that make or read a value beyond the type's largest: they stay in float32, each
+            with an event, or the conversion is refused.
 
     Returns:
         The result, with one event for each node that stays in float32 for another reason than ``keep_float32``.
@@ -58,26 +59,27 @@ def convert_float16(
             value overflows and ``overflow`` is ``error``.
     """
     model = load_onnx(source)
-    _refuse(model, keep_float32)
+    _refuse(model, keep_float32, narrow)
+    raise_opset(model, narrow.opset)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
     events: list[Event] = []
-    beyond = {name: value.largest for name, value in (reach or {}).items() if value.largest > _MAX}
-    wide = _wide_nodes(model, frozenset(keep_float32), beyond, events)
+    beyond = {name: value.largest for name, value in (reach or {}).items() if value.largest > narrow.largest}
+    wide = _wide_nodes(model, frozenset(keep_float32), beyond, events, narrow)
     if overflow == "error" and beyond:
-        _refuse_overflow(wide, beyond)
-    events += _losses(reach or {})
-    modified = _convert(model, wide)
+        _refuse_overflow(wide, beyond, narrow)
+    events += _losses(reach or {}, narrow)
+    modified = _convert(model, wide, narrow.dtype)
     run_passes(model, [Tidy()])
     save_checked(model, destination)
     return PassResult(path=destination, modified=modified, events=tuple(events))
 
 
-def _refuse(model: ir.Model, keep_float32: Sequence[str]) -> None:
+def _refuse(model: ir.Model, keep_float32: Sequence[str], narrow: NarrowFloat) -> None:
     for node in model.graph:
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             raise GraphError(
-                f"{node.op_type} holds a subgraph; edgeopt converts flat graphs to float16.",
+                f"{node.op_type} holds a subgraph; edgeopt converts flat graphs to {narrow.name}.",
                 got=node.name,
                 fix="Compile it with the fp32 recipe, or export the model without data-dependent control flow.",
             )
@@ -91,8 +93,8 @@ def _refuse(model: ir.Model, keep_float32: Sequence[str]) -> None:
             )
 
 
-def _refuse_overflow(wide: set[ir.Node], beyond: Mapping[str, float]) -> None:
-    """Refuse a graph with values beyond float16 that nothing keeps in float32.
+def _refuse_overflow(wide: set[ir.Node], beyond: Mapping[str, float], narrow: NarrowFloat) -> None:
+    """Refuse a graph with values beyond the type that nothing keeps in float32.
 
     Raises:
         GraphError: There are such values.
@@ -100,7 +102,7 @@ def _refuse_overflow(wide: set[ir.Node], beyond: Mapping[str, float]) -> None:
     found = [f"{name} ({largest:.3g})" for name, largest in beyond.items()]
     ops = {node.op_type for node in wide if _overflows(node, beyond)}
     raise GraphError(
-        f"{len(found)} values of the graph are beyond float16, which ends at {_MAX:.0f}, on the calibration data.",
+        f"{len(found)} values of the graph are beyond {narrow.name}, which ends at {_ends(narrow)}, on the calibration data.",
         got=", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else ""),
         fix="Keep the nodes at them in float32 with --set steps.convert.overflow=keep_float32, or every "
         f"{' and '.join(sorted(ops))} with steps.convert.keep_float32.",
@@ -108,25 +110,30 @@ def _refuse_overflow(wide: set[ir.Node], beyond: Mapping[str, float]) -> None:
 
 
 def _overflows(node: ir.Node, beyond: Mapping[str, float]) -> str:
-    """The first value at ``node`` that is beyond float16; empty where there is none."""
+    """The first value at ``node`` that is beyond the type; empty where there is none."""
     return next((v.name for v in (*node.outputs, *node.inputs) if v is not None and v.name and v.name in beyond), "")
 
 
-def _losses(reach: Mapping[str, Reach]) -> list[Event]:
+def _ends(narrow: NarrowFloat) -> str:
+    """The largest number, to be read."""
+    return f"{narrow.largest:.0f}" if narrow.largest < 1e6 else f"{narrow.largest:.3g}"
+
+
+def _losses(reach: Mapping[str, Reach], narrow: NarrowFloat) -> list[Event]:
     """What rounds to zero: normal for the tails of a softmax, telling anywhere else."""
     lossy = sorted((value.lost, name) for name, value in reach.items() if value.lost > _NOTABLE_LOSS)
     if not lossy:
         return []
     share, name = lossy[-1]
     message = (
-        f"In {len(lossy)} of {len(reach)} values more than {_NOTABLE_LOSS:.0%} of the elements round to zero in float16 "
+        f"In {len(lossy)} of {len(reach)} values more than {_NOTABLE_LOSS:.0%} of the elements round to zero in {narrow.name} "
         f"on the calibration data; most in {name} ({share:.1%})."
     )
-    return [Event(kind="note", stage="float16", message=message)]
+    return [Event(kind="note", stage=narrow.name, message=message)]
 
 
 def _wide_nodes(
-    model: ir.Model, keep: frozenset[str], beyond: Mapping[str, float], events: list[Event]
+    model: ir.Model, keep: frozenset[str], beyond: Mapping[str, float], events: list[Event], narrow: NarrowFloat
 ) -> set[ir.Node]:
     """The nodes that compute in float32."""
     wide = set()
@@ -135,16 +142,16 @@ def _wide_nodes(
         if node.op_type not in keep:
             value = _overflows(node, beyond)
             reason = (
-                f"{value} reaches {beyond[value]:.3g} on the calibration data, float16 ends at {_MAX:.0f}"
+                f"{value} reaches {beyond[value]:.3g} on the calibration data, {narrow.name} ends at {_ends(narrow)}"
                 if value
-                else _obstacle(model, node)
+                else _obstacle(model, node, narrow)
             )
             if reason is None:
                 continue
             events.append(
                 Event(
                     kind="fallback",
-                    stage="float16",
+                    stage=narrow.name,
                     message=f"{node.op_type} stays in float32: {reason}.",
                     node=node.name,
                 )
@@ -153,8 +160,8 @@ def _wide_nodes(
     return wide
 
 
-def _obstacle(model: ir.Model, node: ir.Node) -> str | None:
-    """Why ``node`` cannot compute in float16; None where it can, or where no float32 is involved."""
+def _obstacle(model: ir.Model, node: ir.Node, narrow: NarrowFloat) -> str | None:
+    """Why ``node`` cannot compute in the type; None where it can, or where no float32 is involved."""
     if not any(value is not None and value.dtype == _SINGLE for value in (*node.inputs, *node.outputs)):
         return None
     types = _types(model, node)
@@ -162,18 +169,23 @@ def _obstacle(model: ir.Model, node: ir.Node) -> str | None:
         return f"its definition (domain {node.domain or 'ai.onnx'}) is not known"
     for value, allowed in zip((*node.inputs, *node.outputs), types, strict=True):
         # an input that is float32 by definition (Resize's scales) stays so without the node
-        if value is not None and value.dtype == _SINGLE and len(allowed) > 1 and "tensor(float16)" not in allowed:
-            return "ONNX does not define it for float16"
+        if (
+            value is not None
+            and value.dtype == _SINGLE
+            and len(allowed) > 1
+            and f"tensor({narrow.name})" not in allowed
+        ):
+            return f"ONNX does not define it for {narrow.name}"
     for value in node.inputs:
         array = array_of(value)
         if value is None or array is None or array.dtype != np.float32 or not array.size:
             continue
         finite = np.abs(array[np.isfinite(array)])
-        if finite.size and float(finite.max()) > _MAX:
-            return f"constant {value.name} reaches {float(finite.max()):.3g}, float16 ends at {_MAX:.0f}"
+        if finite.size and float(finite.max()) > narrow.largest:
+            return f"constant {value.name} reaches {float(finite.max()):.3g}, {narrow.name} ends at {_ends(narrow)}"
         # a single number is an epsilon that keeps a division finite; a vector of such numbers is a bias of nothing
-        if array.size == 1 and finite.any() and not finite.astype(np.float16).any():
-            return f"constant {value.name} is {float(array.reshape(-1)[0]):.3g}, which is zero in float16"
+        if array.size == 1 and finite.any() and not finite.astype(narrow.dtype.numpy()).any():
+            return f"constant {value.name} is {float(array.reshape(-1)[0]):.3g}, which is zero in {narrow.name}"
     return None
 
 
@@ -194,22 +206,22 @@ def _types(model: ir.Model, node: ir.Node) -> list[tuple[str, ...]] | None:
     return allowed(schema.inputs, len(node.inputs)) + allowed(schema.outputs, len(node.outputs))
 
 
-def _convert(model: ir.Model, wide: set[ir.Node]) -> bool:
+def _convert(model: ir.Model, wide: set[ir.Node], half: ir.DataType) -> bool:
     """Give every float32 value its new type; ``model`` is changed. Returns whether anything changed."""
     graph = model.graph
     nodes = list(graph)
     made = [value for node in nodes if node not in wide for value in node.outputs if value.dtype == _SINGLE]
     for value in made:
-        value.type = ir.TensorType(_HALF)
+        value.type = ir.TensorType(half)
     casts: dict[tuple[int, ir.DataType], ir.Value] = {}
     for node in nodes:
         if node not in wide:
-            _convert_attributes(node)
-        _convert_inputs(model, node, _SINGLE if node in wide else _HALF, casts)
+            _convert_attributes(node, half)
+        _convert_inputs(model, node, _SINGLE if node in wide else half, casts)
     ours = {id(value) for value in made}
     for index, output in enumerate(graph.outputs):
         if id(output) in ours:
-            _restore_output(graph, index, output)
+            _restore_output(graph, index, output, half)
     return bool(made)
 
 
@@ -218,7 +230,7 @@ def _convert_inputs(
 ) -> None:
     types = _types(model, node)
     for index, value in enumerate(node.inputs):
-        if value is None or value.dtype not in (_SINGLE, _HALF):
+        if value is None or value.dtype not in (_SINGLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
             continue
         # float32 by definition, e.g. Resize's scales
         target = _SINGLE if types is not None and types[index] == ("tensor(float)",) else wanted
@@ -253,10 +265,10 @@ def _cast(graph: ir.Graph, value: ir.Value, wanted: ir.DataType, name: str) -> i
     return new
 
 
-def _restore_output(graph: ir.Graph, index: int, value: ir.Value) -> None:
+def _restore_output(graph: ir.Graph, index: int, value: ir.Value, half: ir.DataType) -> None:
     """The graph's output keeps its name and float32; the value behind it takes another name."""
     name = value.name
-    value.name = f"{name}_float16"
+    value.name = f"{name}_{half.name.lower()}"
     cast = ir.node("Cast", [value], {"to": _SINGLE.value}, num_outputs=1, name=f"{name}_output")
     new = cast.outputs[0]
     new.name, new.shape, new.type = name, value.shape, ir.TensorType(_SINGLE)
@@ -264,13 +276,13 @@ def _restore_output(graph: ir.Graph, index: int, value: ir.Value) -> None:
     graph.outputs[index] = new
 
 
-def _convert_attributes(node: ir.Node) -> None:
-    """What a node makes float32 by an attribute (``to`` of Cast, ``value`` of ConstantOfShape) it makes float16."""
+def _convert_attributes(node: ir.Node, half: ir.DataType) -> None:
+    """What a node makes float32 by an attribute (``to`` of Cast, ``value`` of ConstantOfShape) it makes of the narrow type."""
     for key in ("to", "dtype"):
         if node.attributes.get_int(key, 0) == _SINGLE.value:
-            node.attributes[key] = ir.AttrInt64(key, _HALF.value)
+            node.attributes[key] = ir.AttrInt64(key, half.value)
     attribute = node.attributes.get("value")
     if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
         if tensor.dtype == _SINGLE:
-            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(tensor.numpy().astype(np.float16)))
+            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(tensor.numpy().astype(half.numpy())))
