@@ -11,8 +11,8 @@ __all__ = ["VNNI", "fill_in"]
 VNNI = ("avx512_vnni", "avx_vnni")
 """Either one adds products of u8 and s8 in 32 bits; without, pairs are added in 16 bits, which saturate."""
 
-_SHOWN_ON_X86: frozenset[Precision] = frozenset({"w4a8", "w8", "w4"})
-"""Whose experiments ran on x86-64 alone; nothing is claimed of kernels for packed weights elsewhere."""
+_SHOWN_ON_X86: frozenset[Precision] = frozenset({"bf16", "w4a8", "w8", "w4"})
+"""Whose experiments ran on x86-64 alone; nothing is claimed of kernels for packed weights or bfloat16 elsewhere."""
 
 _NOTABLE = (
     *("avx2", "avx512f", *VNNI, "avx512_bf16", "amx_int8"),
