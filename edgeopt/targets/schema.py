@@ -23,8 +23,8 @@ __all__ = [
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-fp16", "w4a8", "w8", "w4"]
 """What an artifact computes in.
 
-``int8-fp16``: int8 where layers are quantized, float16 in between. ``w4a8``: int8 arithmetic on weights stored in 4 bits.
-``w8`` and ``w4``: weights stored in 8 or 4 bits, arithmetic in float.
+``fp16``, ``bf16``: weights and activations of that type. ``int8-fp16``: int8 where layers are quantized, float16 in between.
+``w4a8``: int8 arithmetic on weights stored in 4 bits. ``w8`` and ``w4``: weights stored in 8 or 4 bits, arithmetic in float.
 """
 _FLOAT: frozenset[Precision] = frozenset({"fp32", "fp16", "bf16"})
 OpKind = Literal["conv", "linear", "matmul", "conv_transpose", "add", "pool", "concat"]
