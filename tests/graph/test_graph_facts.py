@@ -55,7 +55,7 @@ def test_int8_weights_take_a_quarter(case):
 
 
 def test_the_onnx_side_imports_no_torch():
-    modules = "facts io float16 parity taps layers differences dialects qdq passes.base passes.simplify"
+    modules = "facts io half parity taps layers differences dialects qdq passes.base passes.simplify"
     code = "import sys\n" + "\n".join(f"import edgeopt.graph.{m}" for m in modules.split())
     code += "\nfrom edgeopt.graph.dialects import DIALECTS\n[DIALECTS[n] for n in DIALECTS]\n"
     code += "print([m for m in ('torch', 'onnxruntime', 'openvino') if m in sys.modules])"

@@ -51,7 +51,7 @@ def bundle(work, tmp_path_factory):
         target="local",
         data=str(work / "net.npz"),
         recipe="bf16",
-        overrides=FAST,
+        overrides=[*FAST, "objective=size"],
         output=tmp_path_factory.mktemp("out") / "bundle",
     )
 
@@ -85,8 +85,9 @@ def test_the_portable_graph_is_of_bfloat16(bundle):
 
 
 def test_the_bundle_verifies(bundle):
-    if bundle.report.shipped.precision == "bf16":
-        assert verify_bundle(bundle.directory).ok
+    assert bundle.report.shipped.precision == "bf16"
+    found = verify_bundle(bundle.directory)
+    assert (found.ok, found.outputs) == (True, "compared")
 
 
 def test_a_target_without_it_refuses(work, tmp_path):
