@@ -8,7 +8,7 @@ from edgeopt.core.errors import GraphError
 
 __all__ = ["raise_opset"]
 
-# What a version changed beside the types that an operator takes (ONNX changelog), up to opset 21: the scale and the bias
+# What a version changed beside the types that an operator takes (ONNX changelog), up to opset 22: the scale and the bias
 # of GroupNormalization, which were one per group, became one per channel.
 _CHANGED = {"GroupNormalization": 21}
 
@@ -27,6 +27,6 @@ def raise_opset(model: ir.Model, opset: int) -> None:
             raise GraphError(
                 f"The graph cannot be written at opset {opset}.",
                 got=f"{node.op_type} means something else there than at opset {current}",
-                fix="Choose a recipe with weights of 8 bits.",
+                fix="Choose a recipe that needs no newer opset: weights of 8 bits, float16 or float32.",
             )
     model.opset_imports[""] = opset
