@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from edgeopt.core.engine import Engine
 from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.fingerprint import hash_file, hash_json
 from edgeopt.core.measurement import Interval, Measurement
@@ -23,7 +24,7 @@ from edgeopt.recipes.schema import Measure
 from peers.engines import FP32, Entry
 from peers.nets import Net
 
-__all__ = ["Row", "evaluate", "measure"]
+__all__ = ["Row", "evaluate", "measure", "time_engines"]
 
 _REFERENCE_RUNTIME = "onnxruntime"
 _WORKERS = 2
@@ -74,16 +75,7 @@ def measure(net: Net, rows: Sequence[Row], samples: int, starts: int) -> None:
     Processes of one file differ, by up to a third on some machines: of each engine's ``starts`` the fastest counts.
     """
     engines = {row.entry.id: row.entry.engine for row in rows if row.entry.engine is not None and not row.entry.error}
-    first = next(net.test.batches(8, 8))
-    for _ in range(starts):
-        made = measure_latency(
-            open_device("local"),
-            engines,
-            sample=dict(zip(net.input_names, first.inputs, strict=True)),
-            config=Measure(batch_sizes=(), threads=1, latency_samples=samples),
-            batch=1,
-            cold_starts=1,
-        )
+    for made in time_engines(net, engines, samples, starts):
         for row in rows:
             before = row.figures
             row.figures = made.get(row.entry.id, before)
@@ -96,6 +88,23 @@ def measure(net: Net, rows: Sequence[Row], samples: int, starts: int) -> None:
         if mine and row.figures is not None:
             fastest = min(mine, key=lambda own: own.latency_ms or math.inf)
             row.ratio = latency_ratio(row.figures, fastest.figures)  # type: ignore[arg-type]
+
+
+def time_engines(
+    net: Net, engines: Mapping[str, Engine], samples: int, starts: int
+) -> Iterator[Mapping[str, EngineFigures]]:
+    """Each start's figures, by the id of the engine: fresh processes, all in turns, one thread, batch 1."""
+    first = next(net.test.batches(8, 8))
+    for start in range(starts):
+        yield measure_latency(
+            open_device("local"),
+            engines,
+            sample=dict(zip(net.input_names, first.inputs, strict=True)),
+            config=Measure(batch_sizes=(), threads=1, latency_samples=samples),
+            batch=1,
+            seed=start,
+            cold_starts=1,
+        )
 
 
 def _p50_ms(figures: EngineFigures) -> float:

@@ -103,7 +103,7 @@ def _judge(own: Row, peers: Sequence[Row], rematch: Rematch | None) -> Verdict:
         fastest = min(peers, key=lambda peer: peer.latency_ms or math.inf)
         text = f"{own.entry.tool} is more accurate than every peer (the fastest, {fastest.entry.tool}, included)"
         return Verdict(status="met", text=text)
-    if rematch is not None and rematch.peer == best.entry.id:
+    if rematch is not None:
         value, interval, counted = rematch.value, rematch.interval, f"n={len(rematch.ratios)} pairs of processes"
     else:
         ratio = latency_ratio(own.figures, best.figures)  # type: ignore[arg-type]

@@ -128,26 +128,22 @@ class ActivationObserver(ObserverBase):  # type: ignore[misc]
             if np.isnan(self.histogram.low):  # a branch that no sample took
                 self.histogram.widen(0.0, 0.0)
             if self.observer == "moving_average":
-                self.calibrated = self.average or (0.0, 0.0)
+                self._take(self.average or (0.0, 0.0))
             else:
-                first = "histogram" if self.observer == "best" else self.observer
-                self.calibrated = self._read(first)
-            self._settle()
+                self.choose("histogram" if self.observer == "best" else self.observer)
         self.enabled = False
-        return self.calibrated
+        return self.calibrated  # type: ignore[return-value]  # just taken
 
     def choose(self, observer: Observer) -> None:
         """Read the range anew from what was seen, as ``observer`` does; only where the histogram was kept."""
-        self.calibrated = self._read(observer)
-        self._settle()
+        unsigned = self.quant_min == 0
+        self._take(choose_range(self.histogram, observer, self.percentile, self.clipped, unsigned=unsigned))
 
-    def _settle(self) -> None:
-        """Take the grid that the calibrated range asks for."""
-        if self.calibrated is not None and self.shifts:
-            self.quant_min, self.quant_max = shifted_ends(*self.calibrated)
-
-    def _read(self, observer: Observer) -> tuple[float, float]:
-        return choose_range(self.histogram, observer, self.percentile, self.clipped, unsigned=self.quant_min == 0)
+    def _take(self, calibrated: tuple[float, float]) -> None:
+        """Settle on a range, and on the grid that it asks for."""
+        self.calibrated = calibrated
+        if self.shifts:
+            self.quant_min, self.quant_max = shifted_ends(*calibrated)
 
     @property
     def scale(self) -> float:

@@ -25,7 +25,7 @@ from edgeopt.graph.passes.opset import raise_opset
 from edgeopt.graph.passes.tidy import Tidy
 from edgeopt.graph.qdq import add_initializer, array_of
 
-__all__ = ["convert_half"]
+__all__ = ["convert_half", "retype_attributes"]
 
 _NOTABLE_LOSS = 0.01
 _SINGLE = ir.DataType.FLOAT
@@ -216,7 +216,7 @@ def _convert(model: ir.Model, wide: set[ir.Node], half: ir.DataType) -> bool:
     casts: dict[tuple[int, ir.DataType], ir.Value] = {}
     for node in nodes:
         if node not in wide:
-            _convert_attributes(node, half)
+            retype_attributes(node, _SINGLE, half)
         _convert_inputs(model, node, _SINGLE if node in wide else half, casts)
     ours = {id(value) for value in made}
     for index, output in enumerate(graph.outputs):
@@ -276,13 +276,13 @@ def _restore_output(graph: ir.Graph, index: int, value: ir.Value, half: ir.DataT
     graph.outputs[index] = new
 
 
-def _convert_attributes(node: ir.Node, half: ir.DataType) -> None:
-    """What a node makes float32 by an attribute (``to`` of Cast, ``value`` of ConstantOfShape) it makes of the narrow type."""
+def retype_attributes(node: ir.Node, before: ir.DataType, after: ir.DataType) -> None:
+    """What a node makes ``before`` by an attribute (``to`` of Cast, ``value`` of ConstantOfShape) it makes ``after``."""
     for key in ("to", "dtype"):
-        if node.attributes.get_int(key, 0) == _SINGLE.value:
-            node.attributes[key] = ir.AttrInt64(key, half.value)
+        if node.attributes.get_int(key, 0) == before.value:
+            node.attributes[key] = ir.AttrInt64(key, after.value)
     attribute = node.attributes.get("value")
     if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
-        if tensor.dtype == _SINGLE:
-            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(tensor.numpy().astype(half.numpy())))
+        if tensor.dtype == before:
+            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(tensor.numpy().astype(after.numpy())))

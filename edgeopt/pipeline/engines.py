@@ -115,6 +115,7 @@ def build_witness(context: RunContext, plan: Plan, built: Built) -> Witness | No
 
     def build(folder: Path) -> None:
         from edgeopt.graph.dialects import apply_dialect
+        from edgeopt.graph.io import load_onnx
         from edgeopt.graph.passes.round_bfloat16 import write_rounded
 
         (folder / "engine").mkdir()
@@ -122,7 +123,7 @@ def build_witness(context: RunContext, plan: Plan, built: Built) -> Witness | No
         if rules.dialect != "float":
             written = apply_dialect(rules.dialect, written, folder / "model.onnx").path
         elif built.planned.precision == "bf16":
-            written = write_rounded(written, folder / "model.onnx")
+            written = write_rounded(load_onnx(written), folder / "model.onnx")
         batch = plan.recipe.export.batch
         records.write_engine(folder, BACKENDS[name].compile(written, plan.target, rules, folder / "engine", batch))
 

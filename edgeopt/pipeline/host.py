@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["run_onnx"]
 
@@ -26,11 +30,14 @@ def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     Returns:
         One array [N, …] per graph output.
     """
-    batch = _static_batch(path)
+    from edgeopt.graph.io import load_onnx
+    from edgeopt.graph.taps import samples_at_a_time
+
+    model = load_onnx(path)
     count = len(next(iter(inputs.values())))
-    step = batch or count
+    step = samples_at_a_time(model, 0) or count  # its first input's first dimension; all samples where that is dynamic
     parts: list[dict[str, np.ndarray]] = []
-    with _readable(path) as file:
+    with _readable(path, model) as file:
         run = _open(file)
     for start in range(0, count, step):
         rows = np.minimum(np.arange(start, start + step), count - 1)
@@ -41,16 +48,15 @@ def run_onnx(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[Path]:
-    """The graph as a file that a CPU's kernels can run, for as long as it is opened."""
-    from edgeopt.graph.io import load_onnx
+def _readable(path: Path, model: ir.Model) -> Iterator[Path]:
+    """The graph of ``path`` as a file that a CPU's kernels can run, for as long as it is opened."""
     from edgeopt.graph.passes.round_bfloat16 import has_bfloat16, write_rounded
 
-    if not has_bfloat16(load_onnx(path)):
+    if not has_bfloat16(model):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        yield write_rounded(path, Path(folder) / "rounded.onnx")
+        yield write_rounded(model, Path(folder) / "rounded.onnx")
 
 
 def _open(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
@@ -63,11 +69,3 @@ def _open(path: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarr
     evaluator = ReferenceEvaluator(str(path))
     names = evaluator.output_names
     return lambda inputs: dict(zip(names, evaluator.run(None, dict(inputs)), strict=True))
-
-
-def _static_batch(path: Path) -> int | None:
-    """The first dimension of the first input, or None where it is dynamic."""
-    from edgeopt.graph.io import load_onnx
-    from edgeopt.graph.taps import samples_at_a_time
-
-    return samples_at_a_time(load_onnx(path), 0) or None

@@ -221,7 +221,7 @@ def test_bfloat16_outputs_stay_close_and_the_file_halves(case, tmp_path, net):
     onnx.checker.check_model(result.path, full_check=True)
     assert (result.events, result.modified) == ((), True)
     expected = run_reference(net.float_path, {"x": net.samples})["logits"]
-    actual = run_reference(write_rounded(result.path, tmp_path / "r.onnx"), {"x": net.samples})["logits"]
+    actual = run_reference(write_rounded(load_onnx(result.path), tmp_path / "r.onnx"), {"x": net.samples})["logits"]
     assert actual.dtype == np.float32
     # each of some dozen roundings is 2^-8 of its value
     np.testing.assert_allclose(actual, expected, rtol=0, atol=20 * 2**-8 * np.abs(expected).max())
@@ -233,7 +233,7 @@ def test_bfloat16_holds_what_float16_cannot(tmp_path):
     reach = float_reach(source, [{"x": x}], run_reference, BFLOAT16)
     result = convert_half(source, tmp_path / "b.onnx", BFLOAT16, reach=reach)
     assert result.events == ()
-    got = run_reference(write_rounded(result.path, tmp_path / "r.onnx"), {"x": x})["y"]
+    got = run_reference(write_rounded(load_onnx(result.path), tmp_path / "r.onnx"), {"x": x})["y"]
     np.testing.assert_allclose(got, x + 0.5, rtol=6 * 2**-8)
 
 
@@ -243,7 +243,7 @@ def test_a_value_beyond_bfloat16_stays_in_float32(tmp_path):
     reach = float_reach(source, [{"x": x}], run_reference, BFLOAT16)
     result = convert_half(source, tmp_path / "b.onnx", BFLOAT16, reach=reach, overflow="keep_float32")
     assert "a reaches 3.4e+38 on the calibration data, bfloat16 ends at 3.39e+38" in result.events[0].message
-    got = run_reference(write_rounded(result.path, tmp_path / "r.onnx"), {"x": x})["y"]
+    got = run_reference(write_rounded(load_onnx(result.path), tmp_path / "r.onnx"), {"x": x})["y"]
     np.testing.assert_array_equal(got, x)
 
 
@@ -256,7 +256,7 @@ def test_a_graph_without_bfloat16_has_none(case, tmp_path):
     assert not has_bfloat16(load_onnx(case("mlp").float_path))
     convert_half(case("mlp").float_path, tmp_path / "m.onnx", BFLOAT16)
     assert has_bfloat16(load_onnx(tmp_path / "m.onnx"))
-    write_rounded(tmp_path / "m.onnx", tmp_path / "r.onnx")
+    write_rounded(load_onnx(tmp_path / "m.onnx"), tmp_path / "r.onnx")
     assert set(types(tmp_path / "r.onnx").values()) == {"FLOAT"}
 
 
@@ -269,5 +269,5 @@ def test_each_value_is_rounded_as_bfloat16_rounds_it(tmp_path_factory, x):
     folder = tmp_path_factory.mktemp("rounded")
     source = write(folder / "a.onnx", "g (float[n, 4] x) => (float[n, 4] y) { a = Neg(x) y = Neg(a) }", {})
     convert_half(source, folder / "b.onnx", BFLOAT16)
-    got = run_reference(write_rounded(folder / "b.onnx", folder / "r.onnx"), {"x": x})["y"]
+    got = run_reference(write_rounded(load_onnx(folder / "b.onnx"), folder / "r.onnx"), {"x": x})["y"]
     np.testing.assert_array_equal(got, x.astype(ml_dtypes.bfloat16).astype(np.float32))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from narrow_step import Narrow, register
+from quick import QUICK
 
 import edgeopt
 from edgeopt.compress.base import CUT_SHORT
@@ -23,11 +24,7 @@ from edgeopt.pipeline.verify import verify_bundle
 from edgeopt.recipes.load import load_recipe
 
 FAST = (
-    "measure.latency_samples=20",
-    "measure.roofline=false",
-    "measure.warmup=2",
-    "measure.block=10",
-    "measure.batch_sizes=[1]",
+    *QUICK,
     "limits.latency_ratio=null",
     "limits.drop_pp=null",
 )

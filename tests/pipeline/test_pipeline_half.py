@@ -6,25 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from quick import QUICK
 
 import edgeopt
 from edgeopt.core.errors import RecipeError
 from edgeopt.pipeline.verify import verify_bundle
 
-FAST = (
-    "measure.latency_samples=20",
-    "measure.roofline=false",
-    "measure.warmup=2",
-    "measure.block=10",
-    "measure.batch_sizes=[1]",
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +39,7 @@ def bundle(work, tmp_path_factory):
         target="local",
         data=str(work / "net.npz"),
         recipe="bf16",
-        overrides=[*FAST, "objective=size"],
+        overrides=[*QUICK, "objective=size"],
         output=tmp_path_factory.mktemp("out") / "bundle",
     )
 

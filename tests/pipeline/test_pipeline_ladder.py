@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quick import QUICK
 
 import edgeopt
 from edgeopt.bundle.load import load_bundle
@@ -15,22 +16,9 @@ from edgeopt.pipeline.compile import dry_run
 from edgeopt.pipeline.options import CompileOptions
 from edgeopt.recipes.load import load_recipe
 
-FAST = (
-    "measure.latency_samples=20",
-    "measure.roofline=false",
-    "measure.warmup=2",
-    "measure.block=10",
-    "measure.batch_sizes=[1]",
-)
+pytestmark = pytest.mark.usefixtures("own_cache")
 ANY_SPEED = "limits.latency_ratio=null"  # a net this small is no faster in int8, and a busy machine is not steady
 NEVER = "limits.drop_pp=-50"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEOPT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +56,7 @@ def options(work, tmp_path, rungs, overrides=(), **more):
         "model": work / "net.pt2",
         "data": str(work / "net.npz"),
         "recipe": recipe(work, *rungs),
-        "overrides": [*FAST, ANY_SPEED, *overrides],
+        "overrides": [*QUICK, ANY_SPEED, *overrides],
         "output": tmp_path / "bundle",
         "target": "openvino-cpu",
     } | more

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from quick import QUICK
 from torch import nn
 
 import edgeopt
@@ -22,11 +23,7 @@ from edgeopt.recipes.load import load_recipe
 from edgeopt.recipes.schema import Prune
 
 FAST = (
-    "measure.latency_samples=20",
-    "measure.roofline=false",
-    "measure.warmup=2",
-    "measure.block=10",
-    "measure.batch_sizes=[1]",
+    *QUICK,
     "limits.latency_ratio=null",
     "limits.drop_pp=null",
     "objective=size",  # so that what is pruned ships, whatever so few samples say of its speed

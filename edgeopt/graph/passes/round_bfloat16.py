@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgeopt.graph.io import load_onnx, save_onnx
+from edgeopt.graph.half import retype_attributes
+from edgeopt.graph.io import save_onnx
 from edgeopt.graph.passes.base import run_passes
 from edgeopt.graph.qdq import array_of
 
@@ -22,25 +23,16 @@ _NARROW, _SINGLE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
 
 
 def has_bfloat16(model: ir.Model) -> bool:
-    """Whether the graph has constants of bfloat16, or makes something bfloat16."""
+    """Whether the graph has constants of bfloat16, or casts to it: every graph with float32 inputs that computes in it does."""
     constants = any(value.dtype == _NARROW for value in model.graph.initializers.values())
-    return constants or any(_makes(node) for node in model.graph)
+    return constants or any(node.attributes.get_int("to", 0) == _NARROW.value for node in model.graph)
 
 
-def write_rounded(source: Path, destination: Path) -> Path:
-    """Write the graph of ``source`` so that runtimes without bfloat16 kernels run it; returns ``destination``."""
-    model = load_onnx(source)
+def write_rounded(model: ir.Model, destination: Path) -> Path:
+    """Write ``model``, which is changed, so that runtimes without bfloat16 kernels run it; returns ``destination``."""
     run_passes(model, [RoundBfloat16()])
     save_onnx(model, destination)
     return destination
-
-
-def _makes(node: ir.Node) -> bool:
-    """Whether an attribute of the node says bfloat16."""
-    attribute = node.attributes.get("value")
-    tensor = attribute.as_tensor() if attribute is not None and attribute.type == ir.AttributeType.TENSOR else None
-    named = any(node.attributes.get_int(key, 0) == _NARROW.value for key in ("to", "dtype"))
-    return named or (tensor is not None and tensor.dtype == _NARROW)
 
 
 class RoundBfloat16(ir.passes.InPlacePass):
@@ -56,21 +48,12 @@ class RoundBfloat16(ir.passes.InPlacePass):
                 value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
                 value.type, modified = ir.TensorType(_SINGLE), True
         for node in list(graph):
-            _widen_attributes(node)
+            retype_attributes(node, _NARROW, _SINGLE)
             for value in node.outputs:
                 if value.dtype == _NARROW:
                     _round(graph, node, value)
                     modified = True
         return ir.passes.PassResult(model, modified)
-
-
-def _widen_attributes(node: ir.Node) -> None:
-    for key in ("to", "dtype"):
-        if node.attributes.get_int(key, 0) == _NARROW.value:
-            node.attributes[key] = ir.AttrInt64(key, _SINGLE.value)
-    attribute = node.attributes.get("value")
-    if attribute is not None and attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == _NARROW:
-        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(attribute.as_tensor().numpy().astype(np.float32)))
 
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
