@@ -4,7 +4,8 @@ import ast
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,6 +237,19 @@ def test_no_file_is_longer_than_four_hundred_lines():
     assert [str(p.relative_to(ROOT)) for p in FILES if len(p.read_text().splitlines()) > 400] == []
 
 
+def namesakes(paths: Iterable[Path]) -> list[str]:
+    """Modules of tests whose names others have. pytest imports them by their bare names: the first one found is all."""
+    places = defaultdict(list)
+    for path in paths:
+        if path.name not in ("conftest.py", "__init__.py"):
+            places[path.name].append(path)
+    return [" and ".join(map(str, same)) for same in places.values() if len(same) > 1]
+
+
+def test_no_two_modules_of_the_tests_have_one_name():
+    assert namesakes(path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("*.py"))) == []
+
+
 @pytest.mark.parametrize("module", ["edgeopt", "edgeopt.cli.main"])
 def test_importing_the_command_line_imports_nothing_heavy(module):
     if importlib.util.find_spec(module) is None:
@@ -278,6 +292,15 @@ class TestTheChecksThemselves:
         assert stranger_problems("import yaml, json", "core/x.py", "edgeopt.core", {"numpy"}) == [
             "edgeopt/core/x.py:1: imports yaml"
         ]
+
+    def test_two_modules_of_one_name_are_found(self):
+        paths = [
+            Path("tests/a/nets.py"),
+            Path("tests/b/nets.py"),
+            Path("tests/a/conftest.py"),
+            Path("tests/conftest.py"),
+        ]
+        assert namesakes(paths) == ["tests/a/nets.py and tests/b/nets.py"]
 
     def test_a_module_without_all_is_found_and_one_whose_all_lies(self):
         assert surface_problems("def f(): ...", "x.py") == ["edgeopt/x.py: has no __all__ and defines f"]
