@@ -7,7 +7,7 @@ factor of 20,000 becomes one of 10,000); ONNX Runtime's converter lives in a run
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from edgeopt.graph.passes.opset import raise_opset
 from edgeopt.graph.passes.tidy import Tidy
 from edgeopt.graph.qdq import add_initializer, array_of
 
-__all__ = ["convert_half", "retype_attributes"]
+__all__ = ["convert_half", "narrow_nodes", "retype_attributes"]
 
 _NOTABLE_LOSS = 0.01
 _SINGLE = ir.DataType.FLOAT
@@ -60,9 +60,7 @@ def convert_half(
     """
     model = load_onnx(source)
     _refuse(model, keep_float32, narrow)
-    raise_opset(model, narrow.opset)
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    _type_values(model, narrow)
     events: list[Event] = []
     beyond = {name: value.largest for name, value in (reach or {}).items() if value.largest > narrow.largest}
     wide = _wide_nodes(model, frozenset(keep_float32), beyond, events, narrow)
@@ -73,6 +71,31 @@ def convert_half(
     run_passes(model, [Tidy()])
     save_checked(model, destination)
     return PassResult(path=destination, modified=modified, events=tuple(events))
+
+
+def narrow_nodes(model: ir.Model, nodes: Collection[ir.Node], narrow: NarrowFloat) -> bool:
+    """Let ``nodes`` compute in a narrow float type, behind casts; ``model`` is changed.
+
+    Those that ONNX does not define for the type, or whose constants have no such form, stay as they are.
+
+    Returns:
+        Whether any was converted.
+
+    Raises:
+        GraphError: An operator of the graph means something else at the opset that the type needs.
+    """
+    if not nodes:
+        return False
+    _type_values(model, narrow)
+    chosen = {node for node in nodes if _obstacle(model, node, narrow) is None}
+    return _convert(model, {node for node in model.graph if node not in chosen}, narrow.dtype)
+
+
+def _type_values(model: ir.Model, narrow: NarrowFloat) -> None:
+    """Raise the opset to where the type is defined, and give every value its type."""
+    raise_opset(model, narrow.opset)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
 
 
 def _refuse(model: ir.Model, keep_float32: Sequence[str], narrow: NarrowFloat) -> None:

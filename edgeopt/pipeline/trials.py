@@ -28,8 +28,9 @@ from edgeopt.targets.schema import is_quantized
 __all__ = ["Bench", "Trial", "batch_of", "hold_against_others", "outputs_of", "settle"]
 
 _FORM_LOSS_DB = 0.5  # of a faster form, as SQNR against FP32 on the parity samples: what a dialect's own grids may cost
-_CLOSE_DB, _CLOSE_LOSS_DB = 35.0, 1.5  # where 0.03 % of noise or less is left: 1.4 times as much of it
-_ENOUGH_LOSS_DB = 3.0  # where the outputs stay as close to FP32 as a dialect's must: twice the noise
+# And more of it where the form leaves so much that nobody tells the difference: (dB left, dB it may cost). At 35 dB the noise has
+# 0.03 % of the outputs' power, at 40 as little as a dialect must keep, at 45 0.003 %.
+_LOSSES_DB = ((45.0, 6.0), (40.0, 3.0), (35.0, 1.5))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +145,8 @@ def _why_not_timed(bench: Bench, first: Attempt, other: Attempt) -> str:
 
 def _allowed_db(form: Attempt) -> float:
     """How much of its SQNR a faster form may cost, by what is left of it."""
-    from edgeopt.graph.dialects.base import ENOUGH_DB
-
     left = form.sqnr_db or 0.0
-    if left >= ENOUGH_DB:
-        return _ENOUGH_LOSS_DB
-    return _CLOSE_LOSS_DB if left >= _CLOSE_DB else _FORM_LOSS_DB
+    return next((loss for enough, loss in _LOSSES_DB if left >= enough), _FORM_LOSS_DB)
 
 
 def _are_one_file(one: Engine, other: Engine | None) -> bool:

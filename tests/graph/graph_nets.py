@@ -18,6 +18,8 @@ from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantiza
 
 from edgeopt.core.spec import TensorSpec
 from edgeopt.graph.export import export_onnx
+from edgeopt.graph.io import load_onnx
+from edgeopt.graph.passes.round_bfloat16 import has_bfloat16, write_rounded
 
 ATEN = torch.ops.aten
 CONVOLUTIONS = {ATEN.conv2d.default, ATEN.conv1d.default}
@@ -358,8 +360,11 @@ def run_openvino(path: Path, x: np.ndarray) -> np.ndarray:
 
 
 def _run(path: Path, inputs: Mapping[str, np.ndarray], *, optimize: bool) -> dict[str, np.ndarray]:
+    """Every output; what is bfloat16 as float32, each value rounded."""
     import onnxruntime as ort
 
+    if has_bfloat16(model := load_onnx(path)):
+        path = write_rounded(model, path.with_name(f"{path.stem}_rounded.onnx"))
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

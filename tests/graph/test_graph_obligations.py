@@ -16,6 +16,7 @@ from edgeopt.targets.host import detect_host
 # What comes first runs always; the full cross product is the long tier's.
 MATRIX = [pytest.param(net, id=net, marks=[] if index == 0 else [pytest.mark.long]) for index, net in enumerate(NETS)]
 FORMS = [name for name in DIALECTS if name != "float"]
+OPENVINO = ("openvino", "openvino-amx", "openvino-bf16-products", "openvino-amx-bf16-products")
 TILES = "amx_int8" in detect_host().features
 
 
@@ -49,7 +50,7 @@ def test_every_dialect_and_every_runtime_keeps_the_quantization(net, tmp_path):
             engines = {"onnxruntime": run_optimized(result.path, {"x": x})["y"], "openvino": None}
             # Without AMX tiles OpenVINO 2026.4 computes the neutral form of nets that concatenate wrongly (on AMD's CPUs, by
             # 12 to 34 dB); its own forms it computes rightly, and a compile holds each artifact against another runtime.
-            if name in ("openvino", "openvino-amx") or (name == "neutral" and TILES):
+            if name in OPENVINO or (name == "neutral" and TILES):
                 engines["openvino"] = run_openvino(result.path, x)
             for runtime, got in engines.items():
                 # On x86 ONNX Runtime reads ARM's form in float, and OpenVINO's has no int32 bias: all compute the same.

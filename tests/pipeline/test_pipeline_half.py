@@ -11,6 +11,7 @@ from quick import QUICK
 import edgeopt
 from edgeopt.core.errors import RecipeError
 from edgeopt.pipeline.verify import verify_bundle
+from edgeopt.targets.host import detect_host
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 def work(tmp_path_factory):
     """A small convolutional classifier and its data."""
     pytest.importorskip("openvino")
+    if "avx512_bf16" not in detect_host().features:
+        pytest.skip("this CPU has no bfloat16 instructions")
     folder = tmp_path_factory.mktemp("work")
     torch.manual_seed(0)
     net = torch.nn.Sequential(

@@ -28,6 +28,7 @@ EXPECTED = [
     "local-xnnpack",
     "mac-coreml",
     "openvino-cpu",
+    "openvino-cpu-bf16",
     "openvino-gpu",
     "openvino-npu",
     "raspberry-pi-4",
@@ -47,6 +48,8 @@ DIALECTS = {
     "neutral",
     "openvino",
     "openvino-amx",
+    "openvino-amx-bf16-products",
+    "openvino-bf16-products",
     "openvino-novnni",
     "ort-arm",
     "ort-wasm",
@@ -125,7 +128,9 @@ def test_a_cpu_without_vnni_keeps_eight_bits_and_has_its_channels_repaired():
 def test_openvino_is_told_to_compute_float32_in_float32():
     options = {t.name: r.options for t in list_targets() for r in t.runtimes if r.name == "openvino"}
     on_cpu = {name: said for name, said in options.items() if said.get("device", "CPU") == "CPU"}
-    assert on_cpu == {key: {"INFERENCE_PRECISION_HINT": "f32"} for key in ("local", "openvino-cpu")}
+    assert on_cpu == {
+        key: {"INFERENCE_PRECISION_HINT": "f32"} for key in ("local", "openvino-cpu", "openvino-cpu-bf16")
+    }
     # A GPU gets f32 where nothing is said; an NPU has no float32.
     assert options["openvino-gpu"] == {"device": "GPU"}
     assert options["openvino-npu"] == {"device": "NPU", "INFERENCE_PRECISION_HINT": "f16"}

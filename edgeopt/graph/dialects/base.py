@@ -60,10 +60,11 @@ class Dialect(Protocol):
     It never calibrates. A runtime's own dialect never makes a grid coarser that the runtime has and multiplies on without
     overflow; a faster form may, and a compile takes that only where the outputs stay close to FP32.
 
-    Its proof obligation, on ONNX Runtime without optimizations, which computes what a graph says, for any input:
+    Its proof obligation, on ONNX Runtime without optimizations, which computes what a graph says (what is bfloat16 as float32, each
+    value rounded), for any input:
 
     - where ``Rewrite.same_points``: 0 outputs differ from the neutral graph's;
-    - else (a finer grid, a bias in int32, a rounding left out): the outputs are as close to FP32 as the neutral graph's,
+    - else (a finer grid, a bias in int32, a rounding left out, float in bfloat16): the outputs are as close to FP32 as the neutral graph's,
       their SQNR at most ``OBLIGATION_DB`` lower, or at least ``ENOUGH_DB``;
     - where channels were ``repaired``, or tensors made ``coarser``: at most ``REPAIR_DB`` lower.
 

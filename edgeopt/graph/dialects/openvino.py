@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgeopt.graph.dialects.base import Rewrite
 from edgeopt.graph.dialects.grids import left_alone, regrid
 from edgeopt.graph.passes.base import run_passes
+from edgeopt.graph.passes.bfloat16_products import Bfloat16Products
 from edgeopt.graph.passes.block_weights import BlockWeights
 from edgeopt.graph.passes.drop_branch_points import DropBranchPoints
 from edgeopt.graph.passes.drop_output_points import DropOutputPoints
@@ -35,11 +36,13 @@ class OpenVino:
     Attributes:
         signed_products: Whether those tensors stay int8.
         rounds_branches: Whether a convolution is rounded before the residual addition that reads it.
+        bfloat16_products: Whether recurrent cells and products of two activations, float in an int8 graph, are bfloat16.
     """
 
     name: str = "openvino"
     signed_products: bool = True
     rounds_branches: bool = True
+    bfloat16_products: bool = False
 
     def rewrite(self, model: ir.Model) -> Rewrite:
         """Write activations as uint8, without the grids that part a convolution from its activation function."""
@@ -50,6 +53,8 @@ class OpenVino:
         same = regrid(model, "uint8", keep) and not dropped
         left = left_alone(model)  # before pools come to read integers
         run_passes(model, [HoistQuantize(_NOT_MOVED_OVER), OwnZeroPoints(), BlockWeights(), PackInt4()])
+        if self.bfloat16_products:
+            same = not run_passes(model, [Bfloat16Products()]) and same
         return Rewrite(same_points=same, events=tuple(left))
 
 

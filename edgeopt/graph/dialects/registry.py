@@ -19,6 +19,8 @@ DIALECTS: Registry[Dialect] = Registry(
         "neutral": "edgeopt.graph.dialects.neutral:DIALECT",
         "openvino": "edgeopt.graph.dialects.openvino:DIALECT",
         "openvino-amx": "edgeopt.graph.dialects.openvino_amx:DIALECT",
+        "openvino-amx-bf16-products": "edgeopt.graph.dialects.openvino_amx_bf16_products:DIALECT",
+        "openvino-bf16-products": "edgeopt.graph.dialects.openvino_bf16_products:DIALECT",
         "openvino-novnni": "edgeopt.graph.dialects.openvino_novnni:DIALECT",
         "ort-arm": "edgeopt.graph.dialects.ort_arm:DIALECT",
         "ort-wasm": "edgeopt.graph.dialects.ort_wasm:DIALECT",
