@@ -35,6 +35,8 @@ __all__ = ["OPTIONS", "OpenVinoBackend"]
 
 HOW_TO_GET = "pip install 'edgeopt[openvino]'"
 _MULTIPLIERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+_SEQUENCES = frozenset({"GRUSequence", "LSTMSequence", "RNNSequence"})
+_CELL = "/Sequence"  # behind the name of the ONNX node that a recurrent sequence computes
 _PACKED = frozenset({"i4", "u4", "i8", "u8"})
 
 
@@ -82,6 +84,7 @@ class OpenVinoBackend:
                     for spec in read.inputs
                 }
             )
+            _name_cells(model)
             fold(model, read)
             _name_nodes(model, read)
             inputs = _specs(model.inputs, read.inputs)
@@ -139,13 +142,24 @@ class OpenVinoBackend:
         return HostRunner.open(runner.open_runner, engine.path, engine.options, threads)
 
 
+def _name_cells(model: Any) -> None:
+    """Name each recurrent sequence by its ONNX node, whose name OpenVINO gives to the transposition behind it."""
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in _SEQUENCES:
+            behind = [
+                target.get_node().get_friendly_name() for out in op.outputs() for target in out.get_target_inputs()
+            ]
+            if behind:
+                op.set_friendly_name(behind[0] + _CELL)
+
+
 def _name_nodes(model: Any, graph: Graph) -> None:
     """Name what OpenVINO added by its place: the names that it makes itself count up and differ from run to run."""
     known = {node.name for node in graph.model.graph.node}
     known |= {name for node in graph.model.graph.node for name in node.output}
     known |= {value.name for value in (*graph.model.graph.input, *graph.model.graph.initializer)}
     for index, op in enumerate(model.get_ordered_ops()):
-        if op.get_friendly_name() not in known:
+        if op.get_friendly_name().removesuffix(_CELL) not in known:
             op.set_friendly_name(f"{op.get_type_name()}.{index}")
 
 

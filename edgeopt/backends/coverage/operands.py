@@ -14,7 +14,7 @@ def operand_cause(one: Multiplication) -> tuple[str, str] | None:
     if one.planned:
         return None
     if one.op in ("GRU", "LSTM", "RNN"):
-        return f"No runtime that edgeopt knows has an int8 {one.op}.", ""
+        return f"No runtime's int8 {one.op} keeps the accuracy, so it is left in float.", ""
     if one.packed:
         return "Only its weight is stored in integers: it multiplies in float, as the graph says.", "Use int8 or w4a8."
     if one.data is not None:
