@@ -5,7 +5,8 @@ python benchmarks/peers.py > peers.md           # on a quiet machine: the rest, 
 python benchmarks/peers.py --nets resnet20,vit --peers nncf,onnxruntime --json peers.json
 
 Every peer is installed into an environment of its own under --work, quantizes the same FP32 ONNX file with the same
-calibration samples, and its files run on ONNX Runtime and on OpenVINO in edgeopt's own runners, with edgeopt's options.
+calibration samples, and its files run on ONNX Runtime and on OpenVINO in edgeopt's own runners, with edgeopt's options; on
+OpenVINO also with the bfloat16 that it takes unasked for what is float, where the CPU has it.
 The zoo is a folder of nets: NAME/model.pt2, NAME/data.npz or NAME/…/manifest.yaml, NAME/model.onnx (optional).
 Without one, the shipped example is used.
 """

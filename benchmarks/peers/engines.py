@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from edgeopt.core.errors import EdgeOptError
 from edgeopt.core.fingerprint import hash_json
 from edgeopt.core.spec import TensorSpec
 from edgeopt.pipeline.records import read_engine, write_engine
+from edgeopt.targets.host import detect_host
 from edgeopt.targets.load import find_target
 from edgeopt.targets.schema import RuntimeRules
 from peers.artifacts import Artifact, Own
@@ -60,7 +61,8 @@ def list_entries(net: Net, owns: Mapping[str, Own], artifacts: list[Artifact], w
         entries += _own(owns, runtime)
         for artifact in artifacts:
             if runtime in PEERS[artifact.peer].variants[artifact.variant].runtimes:
-                entries.append(_peers(net, artifact, runtime, work))
+                entry = _peers(net, artifact, runtime, work)
+                entries += [entry, *_in_bfloat16(entry)]
     return entries
 
 
@@ -91,6 +93,15 @@ def _peers(net: Net, artifact: Artifact, runtime: str, work: Path) -> Entry:
     except EdgeOptError as error:
         entry.error = " ".join(str(error).split())
     return entry
+
+
+def _in_bfloat16(entry: Entry) -> list[Entry]:
+    """A peer's file as OpenVINO runs it unasked where the CPU has bfloat16: what it leaves in float in that type."""
+    if entry.engine is None or entry.runtime != "openvino" or "avx512_bf16" not in detect_host().features:
+        return []
+    properties = {**entry.engine.options["properties"], "INFERENCE_PRECISION_HINT": "bf16"}
+    engine = replace(entry.engine, options={**entry.engine.options, "properties": properties})
+    return [replace(entry, tool=f"{entry.tool}, bf16", engine=engine)]
 
 
 def _build(net: Net, file: Path, rules: RuntimeRules, folder: Path) -> None:

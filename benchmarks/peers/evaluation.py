@@ -117,7 +117,9 @@ def _outputs(net: Net, entry: Entry, work: Path) -> np.ndarray | None:
     if engine is None or entry.error:
         return None
     files = sorted(path for path in engine.directory.rglob("*") if path.is_file())
-    key = hash_json([engine.runtime, engine.runtime_version, [hash_file(f) for f in files], net.test.fingerprint])
+    properties = engine.options.get("properties", {})
+    made = [engine.runtime, engine.runtime_version, properties, [hash_file(f) for f in files]]
+    key = hash_json([*made, net.test.fingerprint])
     kept = work / "outputs" / f"{net.name}-{engine.runtime}-{key[:16]}.npy"
     if not kept.is_file():
         print(f"  {net.name}: evaluating {entry.id}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The comparison with peers: who counts as best, and how a peer's failure is told."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgeopt.core.engine import Engine
+from edgeopt.targets.host import detect_host
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOOLS = BENCHMARKS / "peers" / "tools"
@@ -125,6 +129,31 @@ def test_a_peer_that_raises_is_told_in_its_own_words(tmp_path):
 
 def test_a_peer_that_writes_nothing_has_failed(tmp_path):
     assert serve(tmp_path, "pass")["error"] == "it ended without an error and wrote no model"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "features", "made"),
+    [
+        ("openvino", {"avx512_bf16"}, ["somebody, bf16"]),
+        ("openvino", {"avx512_vnni"}, []),
+        ("onnxruntime", {"avx512_bf16"}, []),
+    ],
+)
+def test_a_peer_gets_the_bfloat16_that_openvino_takes_unasked(monkeypatch, runtime, features, made):
+    from peers import engines
+
+    host = dataclasses.replace(detect_host(), features=frozenset(features))
+    monkeypatch.setattr(engines, "detect_host", lambda: host)
+    engine = Engine(
+        runtime=runtime, runtime_version="1", directory=Path(), entry="model.xml", status="built", inputs=(), outputs=(),
+        options={"properties": {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}},
+    )  # fmt: skip
+    entry = engines.Entry(tool="somebody", runtime=runtime, own=False, engine=engine)
+    found = engines._in_bfloat16(entry)
+    assert [one.tool for one in found] == made
+    for one in found:
+        assert one.engine.options["properties"] == {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    assert engine.options["properties"]["INFERENCE_PRECISION_HINT"] == "f32"
 
 
 def test_every_peer_has_its_script_and_pins(tmp_path):
