@@ -15,13 +15,17 @@ RNG = np.random.default_rng(3)
 WEIGHTS = {
     "w": RNG.normal(size=(1, 12, 8)).astype(np.float32),
     "r": RNG.normal(size=(1, 12, 4)).astype(np.float32) / 2,
+    "u": RNG.normal(size=(1, 12, 3)).astype(np.float32) / 2,
     "q": RNG.normal(size=(8, 8)).astype(np.float32),
     "k": RNG.normal(size=(8, 8)).astype(np.float32),
     "scale": np.array(0.35, np.float32),
     "mask": np.triu(np.full((5, 5), np.finfo(np.float32).min), 1).astype(np.float32),
     "finite": np.triu(np.full((5, 5), -1e4), 1).astype(np.float32),
 }
-CELL = "g (float[5, 2, 8] x) => (float[5, 1, 2, 4] y) { y, h = GRU<hidden_size = 4, linear_before_reset = 1>(x, w, r) }"
+CELLS = {
+    "GRU": "g (float[5, 2, 8] x) => (float[5, 1, 2, 4] y) { y, h = GRU<hidden_size = 4, linear_before_reset = 1>(x, w, r) }",
+    "LSTM": "g (float[5, 2, 8] x) => (float[5, 1, 2, 3] y) { y, h, c = LSTM<hidden_size = 3>(x, w, u) }",
+}
 PROJECTED = "a = MatMul(x, q) b = MatMul(x, k) t = Transpose<perm = [0, 2, 1]>(b) s = MatMul(a, t)"
 HEAD = "g (float[2, 5, 8] x) => (float[2, 5, 8] y)"
 
@@ -47,11 +51,12 @@ def db(one, other):
     return 10 * np.log10(np.square(one).sum() / np.square(one - other).sum())
 
 
-def test_a_recurrent_cell_with_its_weights(tmp_path):
-    model = graph(CELL)
+@pytest.mark.parametrize("op", list(CELLS))
+def test_a_recurrent_cell_with_its_weights(tmp_path, op):
+    model = graph(CELLS[op])
     plain, brain = written(model, tmp_path)
-    assert narrow(model) == ["GRU"]
-    (cell,) = [node for node in model.graph if node.op_type == "GRU"]
+    assert narrow(model) == [op]
+    (cell,) = [node for node in model.graph if node.op_type == op]
     assert {value.dtype for value in cell.inputs if value is not None} == {ir.DataType.BFLOAT16}
     x = {"x": RNG.normal(size=(5, 2, 8)).astype(np.float32)}
     wanted = run_reference(plain, x)["y"]
