@@ -1,5 +1,6 @@
 """The ``edgeopt`` command: a group whose commands are imported when they are called."""
 
+import gc
 import sys
 
 import click
@@ -34,6 +35,10 @@ COMMANDS = {
 
 
 ALIASES = {"device": "devices"}
+
+_COLLECTED_AFTER = (20_000, 10, 10)
+"""Of new objects, and of collections of the younger ones. With Python's 700 the collector walks the million objects that torch and
+the exporter bring nine times in a compile, for 1.2 of the seconds before the first measurement; peak memory is the same."""
 
 
 class LazyGroup(click.Group):
@@ -84,5 +89,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     from edgeopt.cli.edge import run
+
+    gc.set_threshold(*_COLLECTED_AFTER)
 
     sys.exit(run(cli, sys.argv[1:]))
