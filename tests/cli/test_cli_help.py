@@ -1,5 +1,6 @@
 """The command line says what it can do, instantly."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -8,9 +9,23 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from edgeopt.cli.main import COMMANDS, cli
+from edgeopt.cli.main import COMMANDS, cli, main
 
 HEAVY = ("torch", "torchao", "onnx", "onnxruntime", "openvino", "numpy", "pydantic", "rich", "matplotlib", "scipy")
+
+
+@pytest.fixture
+def collector():
+    kept = gc.get_threshold()
+    yield
+    gc.set_threshold(*kept)
+
+
+def test_the_collector_does_not_walk_torchs_objects_again_and_again(monkeypatch, collector):
+    monkeypatch.setattr(sys, "argv", ["edgeopt", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert gc.get_threshold()[0] >= 10_000
 
 
 def _leaves() -> list[tuple[str, ...]]:
