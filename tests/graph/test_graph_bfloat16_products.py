@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -18,6 +20,8 @@ WEIGHTS = {
     "u": RNG.normal(size=(1, 12, 3)).astype(np.float32) / 2,
     "q": RNG.normal(size=(8, 8)).astype(np.float32),
     "k": RNG.normal(size=(8, 8)).astype(np.float32),
+    "step": np.array(0.05, np.float32),
+    "zero": np.array(0, np.int8),
     "scale": np.array(0.35, np.float32),
     "mask": np.triu(np.full((5, 5), np.finfo(np.float32).min), 1).astype(np.float32),
     "finite": np.triu(np.full((5, 5), -1e4), 1).astype(np.float32),
@@ -31,7 +35,8 @@ HEAD = "g (float[2, 5, 8] x) => (float[2, 5, 8] y)"
 
 
 def graph(text):
-    return build(text, {name: array for name, array in WEIGHTS.items() if f"{name}," in text or f"{name})" in text})
+    body = text.partition("{")[2]
+    return build(text, {name: array for name, array in WEIGHTS.items() if re.search(rf"[(,] ?{name}[,)]", body)})
 
 
 def narrow(model):
@@ -91,6 +96,15 @@ def test_what_else_reads_the_scores_keeps_what_lies_between_in_float32():
     assert run_passes(model, [Bfloat16Products()])
     assert narrow(model) == ["MatMul", "MatMul"]
     assert [value.dtype for value in model.graph.outputs] == [ir.DataType.FLOAT] * 2
+
+
+def test_a_product_of_two_quantized_tensors_stays_in_int8():
+    quantized = " ".join(
+        f"{n}_q = QuantizeLinear({n}, step, zero) {n}_d = DequantizeLinear({n}_q, step, zero)" for n in "at"
+    )
+    body = "a = Relu(x) t = Transpose<perm = [0, 2, 1]>(x) " + quantized + " y = MatMul(a_d, t_d)"
+    model = graph(f"g (float[2, 5, 8] x) => (float[2, 5, 5] y) {{ {body} }}")
+    assert not run_passes(model, [Bfloat16Products()])
 
 
 def test_a_net_of_layers_alone_stays_as_it_is():

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgeopt.graph.float_range import BFLOAT16
 from edgeopt.graph.half import narrow_nodes
+from edgeopt.graph.passes.float_readers import is_dequantized
 from edgeopt.graph.qdq import weighted_nodes
 
 __all__ = ["Bfloat16Products"]
@@ -29,9 +30,10 @@ class Bfloat16Products(ir.passes.InPlacePass):
 
 
 def _products(graph: ir.Graph) -> set[ir.Node]:
-    """Every MatMul without a constant operand."""
+    """Every MatMul without a constant operand that is not int8."""
     weighted = {node for node, _, _ in weighted_nodes(graph)}
-    return {node for node in graph if node.op_type == "MatMul" and node.domain in ("", "ai.onnx")} - weighted
+    products = (node for node in graph if node.op_type == "MatMul" and node.domain in ("", "ai.onnx"))
+    return {node for node in products if not all(map(is_dequantized, node.inputs))} - weighted
 
 
 def _between(products: set[ir.Node]) -> set[ir.Node]:

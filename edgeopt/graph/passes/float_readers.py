@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgeopt.graph.passes.hoist_quantize import MOVES
 from edgeopt.graph.qdq import Point
 
-__all__ = ["feeds_float"]
+__all__ = ["feeds_float", "is_dequantized"]
 
 _FLOAT = frozenset(
     {"LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"}
@@ -44,10 +44,11 @@ def _beyond(values: list[ir.Value]) -> Iterator[ir.Node | None]:
 def _is_float(node: ir.Node) -> bool:
     if node.op_type in _FLOAT:
         return True
-    return node.op_type in _JOINS and not all(_is_dequantized(value) for value in node.inputs)
+    return node.op_type in _JOINS and not all(is_dequantized(value) for value in node.inputs)
 
 
-def _is_dequantized(value: ir.Value | None) -> bool:
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Whether it is DequantizeLinear's, past what only moves data."""
     node = value.producer() if value is not None else None
     while node is not None and node.op_type in MOVES and node.op_type != "Concat":
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
