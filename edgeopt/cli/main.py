@@ -91,5 +91,4 @@ def main() -> None:
     from edgeopt.cli.edge import run
 
     gc.set_threshold(*_COLLECTED_AFTER)
-
     sys.exit(run(cli, sys.argv[1:]))

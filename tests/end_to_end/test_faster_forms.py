@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from quick import FAST
+from quick import QUICK
 
 import edgeopt
 from edgeopt.targets.host import detect_host
@@ -20,9 +20,6 @@ pytestmark = [
 ]
 EXAMPLE = Path(edgeopt.__file__).parents[1] / "examples/digits/model.pt2"
 FORM = "ort-x86-float-stem"
-
-
-QUICK = [word for word in FAST if word.startswith("measure.") and "forms" not in word]
 
 
 def compiled(folder, *overrides):

@@ -10,12 +10,11 @@ import onnx_ir as ir
 
 from edgeopt.graph.float_range import BFLOAT16
 from edgeopt.graph.half import narrow_nodes
-from edgeopt.graph.passes.float_readers import is_dequantized
+from edgeopt.graph.passes.float_readers import RECURRENT, is_dequantized
 from edgeopt.graph.qdq import weighted_nodes
 
 __all__ = ["Bfloat16Products"]
 
-_CELLS = frozenset({"GRU", "LSTM", "RNN"})
 _BETWEEN = frozenset({"Softmax", "Add", "Mul", "Div", "Where", "Transpose", "Reshape"})
 
 
@@ -24,7 +23,7 @@ class Bfloat16Products(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Convert every such node of the main graph."""
-        cells = {node for node in model.graph if node.op_type in _CELLS and node.domain in ("", "ai.onnx")}
+        cells = {node for node in model.graph if node.op_type in RECURRENT and node.domain in ("", "ai.onnx")}
         products = _products(model.graph)
         return ir.passes.PassResult(model, narrow_nodes(model, cells | products | _between(products), BFLOAT16))
 

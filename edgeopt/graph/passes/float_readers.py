@@ -9,11 +9,15 @@ import onnx_ir as ir
 from edgeopt.graph.passes.hoist_quantize import MOVES
 from edgeopt.graph.qdq import Point
 
-__all__ = ["feeds_float", "is_dequantized"]
+__all__ = ["RECURRENT", "feeds_float", "is_dequantized"]
 
-_FLOAT = frozenset(
-    {"LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"}
-) | frozenset({"Softmax", "GRU", "LSTM", "RNN"})
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
+_FLOAT = (
+    frozenset({"LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"})
+    | RECURRENT
+    | {"Softmax"}
+)
 _JOINS = frozenset({"Add", "Sub", "Mul", "Div"})
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeopt.graph.passes.cast_weights import CastWeights
-from edgeopt.graph.passes.float_readers import feeds_float
+from edgeopt.graph.passes.float_readers import RECURRENT, feeds_float
 from edgeopt.graph.passes.hoist_quantize import MOVES
 from edgeopt.graph.qdq import Point, activation_points, array_of
 
 __all__ = ["FloatStem"]
 
 _FEW = 2**12  # weights
-_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _PASSED = MOVES | {"Relu", "Clip", "Pad"}
 
 
@@ -89,7 +88,7 @@ def _is_float(value: ir.Value) -> bool:
     node = value.producer()
     while node is not None and (node.op_type in MOVES or node.op_type == "ReduceMean"):
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    return node is not None and node.op_type in _RECURRENT
+    return node is not None and node.op_type in RECURRENT
 
 
 def _maker(value: ir.Value) -> ir.Node | None:
